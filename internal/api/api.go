@@ -1,0 +1,145 @@
+// Package api is the REST part of the public port: publishing and history.
+//
+// routes.go is its whole surface. Every error is application/problem+json
+// (RFC 9457); no answer may be stored by a cache.
+package api
+
+import (
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/gate"
+	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// Config is what the API stands on.
+type Config struct {
+	Auth    *auth.Authenticator // required
+	Gate    *gate.Gate          // required
+	History *hub.History        // required
+	IDs     *wire.Keyring       // required
+
+	// Origins, if not nil, is put in front of every route. Leave it nil where
+	// the caller does so for the whole port.
+	Origins *auth.Origins
+
+	RequestBytes int          // of a request's body; DefaultRequestBytes
+	BatchEvents  int          // in an array; gate.DefaultBatchEvents
+	Logger       *slog.Logger // of what went wrong on our side; none
+}
+
+// DefaultRequestBytes is how large a request's body may be.
+const DefaultRequestBytes = 10_000_000
+
+type api struct {
+	Config
+	bodies bodyPool
+}
+
+// New makes the handler of everything under /v1/ that routes.go names; other
+// paths under it are 404. It panics if a required field is missing.
+func New(cfg Config) http.Handler {
+	if cfg.Auth == nil || cfg.Gate == nil || cfg.History == nil || cfg.IDs == nil {
+		panic("api: Config.Auth, Gate, History and IDs are required")
+	}
+	if cfg.RequestBytes <= 0 {
+		cfg.RequestBytes = DefaultRequestBytes
+	}
+	if cfg.BatchEvents <= 0 {
+		cfg.BatchEvents = gate.DefaultBatchEvents
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &api{Config: cfg}
+	mux := http.NewServeMux()
+	allow := map[string][]string{}
+	for _, r := range routes {
+		mux.Handle(r.method+" "+r.path, a.handler(r.handle))
+		allow[r.path] = append(allow[r.path], r.method)
+		if r.method == http.MethodGet {
+			allow[r.path] = append(allow[r.path], http.MethodHead)
+		}
+	}
+	for path, methods := range allow {
+		slices.Sort(methods)
+		mux.Handle(path, a.handler(methodNotAllowed(strings.Join(methods, ", "))))
+	}
+	mux.Handle("/", a.handler(notFound))
+	if cfg.Origins != nil {
+		return cfg.Origins.CORS(mux)
+	}
+	return mux
+}
+
+// handler puts around a route what all have in common.
+func (a *api) handler(handle func(*api, http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h["Cache-Control"] = noStore
+		h["Vary"] = vary
+		h["X-Content-Type-Options"] = noSniff
+		if err := handle(a, w, r); err != nil {
+			a.problem(w, r, err)
+		}
+	})
+}
+
+// Values of headers that every answer has; never changed.
+var (
+	noStore = []string{"no-store"}
+	vary    = []string{"Authorization, Cookie, Origin"}
+	noSniff = []string{"nosniff"}
+	json    = []string{"application/json"}
+)
+
+// problem answers with an error.
+func (a *api) problem(w http.ResponseWriter, r *http.Request, err error) {
+	e := carillon.AsError(err)
+	h := w.Header()
+	h.Set("Content-Type", wire.ProblemContentType)
+	if s := wire.RetryAfter(e); s != "" {
+		h.Set("Retry-After", s)
+	}
+	if e.Code == carillon.CodeUnauthenticated {
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	if e.Code.Status() >= 500 && r.Context().Err() == nil {
+		a.Logger.Error("api: request failed", "method", r.Method, "path", r.URL.Path, "code", e.Code, "err", err)
+	}
+	w.WriteHeader(e.Code.Status())
+	_, _ = w.Write(wire.AppendProblem(nil, e)) // the client may be gone
+}
+
+// caller is who asks.
+func (a *api) caller(r *http.Request) (*carillon.Principal, error) {
+	c, err := auth.FromRequest(r, false)
+	if err != nil {
+		return nil, err
+	}
+	return a.Auth.Verify(c)
+}
+
+func methodNotAllowed(allow string) func(*api, http.ResponseWriter, *http.Request) error {
+	return func(_ *api, w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Allow", allow)
+		return carillon.Errorf(carillon.CodeMethodNotAllowed, "%s is not possible here; possible are %s", method(r), allow)
+	}
+}
+
+func notFound(_ *api, _ http.ResponseWriter, _ *http.Request) error {
+	return carillon.Errorf(carillon.CodeNotFound, "there is nothing at this path; events are at /v1/events")
+}
+
+// method is the request's method, short enough for an error.
+func method(r *http.Request) string {
+	if len(r.Method) > 20 {
+		return "this method"
+	}
+	return r.Method
+}

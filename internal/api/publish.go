@@ -1,0 +1,191 @@
+package api
+
+import (
+	"bytes"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// publish is POST /v1/events.
+func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.caller(r)
+	if err != nil {
+		return err
+	}
+	if r.URL.RawQuery != "" {
+		if _, err := query(r.URL, nil); err != nil {
+			return err
+		}
+	}
+	if err := acceptable(r.Header); err != nil {
+		return err
+	}
+	drafts, err := a.drafts(r)
+	if err != nil {
+		return err
+	}
+	receipts, err := a.Gate.Publish(r.Context(), p, drafts)
+	if err != nil {
+		return err
+	}
+	out := make([]byte, 0, 16+56*len(receipts))
+	out = append(out, `{"events":`...)
+	out = wire.AppendReceipts(out, a.IDs.Org(p.Org), receipts)
+	out = append(out, '}')
+	answer(w, http.StatusAccepted, out)
+	return nil
+}
+
+func answer(w http.ResponseWriter, status int, body []byte) {
+	h := w.Header()
+	h["Content-Type"] = json
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client may be gone
+}
+
+// acceptable refuses bodies that are not plain JSON events.
+func acceptable(h http.Header) error {
+	for name := range h {
+		if strings.HasPrefix(name, "Ce-") {
+			return carillon.Errorf(carillon.CodeUnsupportedMedia, "the header %s: CloudEvents are not supported by this server yet; send application/json as {\"type\":…,\"data\":…}", name)
+		}
+	}
+	if enc := h.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return carillon.Errorf(carillon.CodeUnsupportedMedia, "Content-Encoding is not supported by this server yet; send the body as it is")
+	}
+	types := h["Content-Type"]
+	if len(types) == 0 || len(types) == 1 && types[0] == "application/json" {
+		return nil
+	}
+	t, params, err := mime.ParseMediaType(types[0])
+	charset, has := params["charset"]
+	switch {
+	case len(types) > 1:
+		return carillon.BadRequest("%d Content-Type headers; send one", len(types))
+	case err == nil && strings.HasPrefix(t, "application/cloudevents"):
+		return carillon.Errorf(carillon.CodeUnsupportedMedia, "CloudEvents are not supported by this server yet; send application/json as {\"type\":…,\"data\":…}")
+	case err != nil || t != "application/json":
+		return carillon.Errorf(carillon.CodeUnsupportedMedia, "the Content-Type is not supported; it is application/json")
+	case has && !strings.EqualFold(charset, "utf-8"):
+		return carillon.Errorf(carillon.CodeUnsupportedMedia, "the charset is not supported; JSON is UTF-8")
+	}
+	return nil
+}
+
+// drafts reads the body, and the Idempotency-Key into its events.
+func (a *api) drafts(r *http.Request) ([]carillon.Draft, error) {
+	body, err := a.body(r)
+	if err != nil {
+		return nil, err
+	}
+	defer a.bodies.put(body)
+	drafts, array, err := wire.ParseDrafts(body.Bytes(), a.BatchEvents)
+	if err != nil {
+		return nil, err
+	}
+	keys := r.Header["Idempotency-Key"]
+	if len(keys) == 0 {
+		return drafts, nil
+	}
+	key := keys[0]
+	longest := carillon.MaxEventKey
+	if array {
+		longest -= len("/") + len(strconv.Itoa(len(drafts)-1))
+	}
+	if len(keys) > 1 {
+		return nil, carillon.BadRequest("%d Idempotency-Key headers; send one", len(keys))
+	}
+	if key == "" || len(key) > longest {
+		return nil, carillon.BadRequest("the Idempotency-Key has %d bytes; here it is 1–%d", len(key), longest)
+	}
+	for i := range drafts {
+		d := &drafts[i]
+		if d.ID != "" {
+			return nil, carillon.BadRequest("an Idempotency-Key and an id in the event (%q); use one of the two", d.ID)
+		}
+		if d.ID = key; array {
+			d.ID += "/" + strconv.Itoa(i)
+		}
+	}
+	return drafts, nil
+}
+
+// body reads the whole body; give it back to a.bodies.
+func (a *api) body(r *http.Request) (*bytes.Buffer, error) {
+	if r.ContentLength > int64(a.RequestBytes) {
+		return nil, a.tooLarge()
+	}
+	b := a.bodies.get()
+	if r.ContentLength > 0 {
+		b.Grow(min(int(r.ContentLength), maxTrusted) + bytes.MinRead)
+	}
+	// Not http.MaxBytesReader, which makes the server close the connection.
+	n, err := b.ReadFrom(io.LimitReader(r.Body, int64(a.RequestBytes)+1))
+	switch {
+	case n > int64(a.RequestBytes):
+		a.bodies.put(b)
+		return nil, a.tooLarge()
+	case err != nil:
+		a.bodies.put(b)
+		return nil, &carillon.Error{Code: carillon.CodeBadRequest, Message: "the body could not be read to its end", Err: err}
+	}
+	return b, nil
+}
+
+func (a *api) tooLarge() error {
+	return carillon.Errorf(carillon.CodeTooLarge, "the body is larger than %d bytes; send the events in parts", a.RequestBytes)
+}
+
+const (
+	// maxTrusted is how much memory a Content-Length gets before the bytes come.
+	maxTrusted = 1 << 20
+	// maxPooled is the largest buffer kept for the next request.
+	maxPooled = 1 << 20
+)
+
+// bodyPool keeps buffers for bodies. Drafts hold no part of them.
+type bodyPool struct{ pool sync.Pool }
+
+func (p *bodyPool) get() *bytes.Buffer {
+	if b, ok := p.pool.Get().(*bytes.Buffer); ok {
+		return b
+	}
+	return new(bytes.Buffer)
+}
+
+func (p *bodyPool) put(b *bytes.Buffer) {
+	if b.Cap() <= maxPooled {
+		b.Reset()
+		p.pool.Put(b)
+	}
+}
+
+// query reads the parameters of a request and refuses those not known; token is
+// always known, it is the credential. The readable values of known[name] say
+// whether a parameter may be repeated.
+func query(u *url.URL, known map[string]bool) (url.Values, error) {
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, carillon.BadRequest("the query is not readable; percent-encode what is not a letter or digit")
+	}
+	for name, values := range q {
+		repeat, ok := known[name]
+		switch {
+		case name == "token":
+		case !ok:
+			return nil, carillon.BadRequest("the parameter %q is not known here%s", clip(name), knownNames(known))
+		case len(values) > 1 && !repeat:
+			return nil, carillon.BadRequest("the parameter %q is there %d times; send it once", name, len(values))
+		}
+	}
+	return q, nil
+}

@@ -1,0 +1,15 @@
+package api
+
+import "net/http"
+
+// route is one method of one path.
+type route struct {
+	method, path string
+	handle       func(*api, http.ResponseWriter, *http.Request) error
+}
+
+// routes is the whole surface. A GET route answers HEAD as well.
+var routes = []route{
+	{http.MethodPost, "/v1/events", (*api).publish},
+	{http.MethodGet, "/v1/events", (*api).history},
+}

@@ -1,0 +1,398 @@
+package auth
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/carillon-rt/carillon"
+)
+
+// maxDate is the last second of the year 9999. An exp above it is a mistake,
+// most often milliseconds.
+const maxDate = 253402300799
+
+// base64url without padding, and only the one spelling of each value.
+var base64url = base64.RawURLEncoding.Strict()
+
+// VerifyToken verifies a JWT: a JWS in compact form (RFC 7515), signed with
+// HS256, whose claims (RFC 7519) are those of the protocol. An API key is
+// refused with a message that says where keys belong.
+//
+// The principal's Expires is the token's exp. Where the leeway alone still
+// carries the token, it is the end of the leeway.
+//
+// What is wrong with the claims is said to the client only when the signature
+// is good; before that, a token is valid or it is not.
+func (a *Authenticator) VerifyToken(token string) (*carillon.Principal, error) {
+	if IsKey(token) {
+		return nil, keyElsewhere()
+	}
+	if err := a.tooLong(token); err != nil {
+		return nil, err
+	}
+	claims, iss, err := a.open(token)
+	if err != nil {
+		return nil, &carillon.Error{Code: carillon.CodeUnauthenticated, Message: "the token is not valid", Err: fmt.Errorf("auth: %w", err)}
+	}
+	p, err := a.principal(claims, iss)
+	if err != nil {
+		return nil, refuseClaims(err)
+	}
+	return p, nil
+}
+
+// open checks form, header and signature, and returns the claims and who made
+// them.
+func (a *Authenticator) open(token string) (object, *Issuer, error) {
+	signed, sig64, payload64, err := cutToken(token)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := checkHeader(signed[:len(signed)-len(payload64)-1]); err != nil {
+		return nil, nil, fmt.Errorf("header: %w", err)
+	}
+	payload, err := decode(payload64)
+	if err != nil {
+		return nil, nil, fmt.Errorf("claims: %w", err)
+	}
+	claims, err := parseObject(payload)
+	if err != nil {
+		return nil, nil, fmt.Errorf("claims: %w", err)
+	}
+	sig, err := decode(sig64)
+	if err != nil {
+		return nil, nil, fmt.Errorf("signature: %w", err)
+	}
+
+	// The issuer chooses the keys; nothing else in the token has a say.
+	name, named, err := claims.text("iss")
+	if err != nil {
+		return nil, nil, fmt.Errorf("claims: %w", err)
+	}
+	iss := a.issuers[name]
+	if iss == nil || named != (iss.Issuer != "") {
+		return nil, nil, errors.New("no such issuer is configured")
+	}
+	for _, secret := range iss.Secrets {
+		if err = jwt.SigningMethodHS256.Verify(signed, sig, secret); err == nil {
+			return claims, iss, nil
+		}
+	}
+	return nil, nil, err
+}
+
+// cutToken splits header.claims.signature.
+func cutToken(token string) (signed, signature, claims string, err error) {
+	last := strings.LastIndexByte(token, '.')
+	if last < 0 || strings.Count(token, ".") != 2 {
+		return "", "", "", errors.New("not three parts with dots between")
+	}
+	signed, signature = token[:last], token[last+1:]
+	_, claims, _ = strings.Cut(signed, ".")
+	return signed, signature, claims, nil
+}
+
+func decode(part string) ([]byte, error) {
+	if strings.ContainsAny(part, "\r\n") { // which encoding/base64 skips
+		return nil, errors.New("not base64url")
+	}
+	b, err := base64url.DecodeString(part)
+	if err != nil {
+		return nil, errors.New("not base64url")
+	}
+	return b, nil
+}
+
+// checkHeader takes a header that says HS256 and asks for nothing we would have
+// to understand. Keys in it (jwk, jku, x5c, x5u) and names of keys (kid) are
+// not looked at: the issuer's configuration has the keys.
+func checkHeader(part string) error {
+	text, err := decode(part)
+	if err != nil {
+		return err
+	}
+	h, err := parseObject(text)
+	if err != nil {
+		return err
+	}
+	alg, _, err := h.text("alg")
+	if err != nil {
+		return err
+	}
+	if alg != "HS256" {
+		return errors.New("alg is not HS256")
+	}
+	if _, crit, err := h.get("crit"); crit || err != nil {
+		return errors.New("crit is not supported")
+	}
+	// A token made for another purpose says so here (RFC 8725 §3.11).
+	typ, has, err := h.text("typ")
+	if err != nil {
+		return err
+	}
+	typ = strings.TrimPrefix(strings.ToLower(typ), "application/")
+	if has && typ != "jwt" && typ != "at+jwt" {
+		return errors.New("typ says that it is no access token")
+	}
+	return nil
+}
+
+// claimError is a fault in the claims of a token whose signature is good. Its
+// text is for the client.
+type claimError string
+
+func (e claimError) Error() string { return string(e) }
+
+func badClaim(format string, args ...any) error { return claimError(fmt.Sprintf(format, args...)) }
+
+func refuseClaims(err error) error {
+	e := &carillon.Error{Code: carillon.CodeUnauthenticated, Message: "the token is not valid", Err: fmt.Errorf("auth: %w", err)}
+	var c claimError
+	if errors.As(err, &c) {
+		e.Message += ": " + string(c)
+	}
+	if errors.Is(err, errExpired) {
+		e.Message = "the token has expired"
+	}
+	return e
+}
+
+var errExpired = errors.New("expired")
+
+// principal reads the claims and looks up the organization they name.
+func (a *Authenticator) principal(claims object, iss *Issuer) (*carillon.Principal, error) {
+	p, id, err := readClaims(claims, iss.OrgClaim, a.now())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkAudience(claims, iss.Audience); err != nil {
+		return nil, err
+	}
+	if !iss.Any && !slices.Contains(iss.Orgs, id) {
+		return nil, fmt.Errorf("issuer %q may not name organization %q", iss.Issuer, id)
+	}
+	o, err := a.organization(id)
+	if err != nil {
+		return nil, err
+	}
+	p.Org = o.ID
+	return p, nil
+}
+
+// readClaims reads what the claims say by themselves: whom they stand for, and
+// whether they hold now.
+func readClaims(claims object, orgClaim string, now time.Time) (*carillon.Principal, carillon.OrgID, error) {
+	expires, err := validity(claims, now)
+	if err != nil {
+		return nil, "", err
+	}
+	p := &carillon.Principal{Role: carillon.RoleMember, Expires: expires}
+	sub, found, err := claims.text("sub")
+	if err != nil || !found {
+		return nil, "", wrong("sub", "the user", err)
+	}
+	if p.User, err = carillon.ParseUser(sub); err != nil {
+		return nil, "", badClaim("sub: %s", carillon.AsError(err).Message)
+	}
+	name, found, err := claims.text(orgClaim)
+	if err != nil || !found {
+		return nil, "", wrong(orgClaim, "the organization", err)
+	}
+	id, err := carillon.ParseOrgID(name)
+	if err != nil {
+		return nil, "", badClaim("%s: %s", orgClaim, carillon.AsError(err).Message)
+	}
+	role, found, err := claims.text("role")
+	if err != nil {
+		return nil, "", badClaim("%v", err)
+	}
+	if found {
+		switch p.Role = carillon.Role(role); p.Role {
+		case carillon.RoleMember, carillon.RolePublisher, carillon.RoleAdmin:
+		default:
+			return nil, "", badClaim("role is member, publisher or admin")
+		}
+	}
+	v, found, err := claims.get("permissions")
+	if err != nil {
+		return nil, "", badClaim("%v", err)
+	}
+	if found {
+		if p.Permissions, err = parsePermissions(v); err != nil {
+			return nil, "", badClaim("permissions: %v", err)
+		}
+	}
+	return p, id, nil
+}
+
+// wrong says that a claim is missing or of the wrong kind.
+func wrong(name, what string, err error) error {
+	if err == nil {
+		return badClaim("it needs %s, %s", name, what)
+	}
+	return badClaim("%v", err)
+}
+
+// validity checks exp and nbf, and returns when the principal ends.
+func validity(claims object, now time.Time) (expires time.Time, err error) {
+	exp, found, err := date(claims, "exp")
+	if err != nil {
+		return time.Time{}, err
+	}
+	if !found {
+		return time.Time{}, badClaim("it needs exp, the time it expires")
+	}
+	if !now.Before(exp.Add(Leeway)) {
+		return time.Time{}, errExpired
+	}
+	nbf, found, err := date(claims, "nbf")
+	if err != nil {
+		return time.Time{}, err
+	}
+	if found && now.Add(Leeway).Before(nbf) {
+		return time.Time{}, badClaim("its nbf is in the future")
+	}
+	if now.Before(exp) {
+		return exp, nil
+	}
+	return exp.Add(Leeway), nil
+}
+
+// date reads a NumericDate: seconds since 1970, fractions allowed.
+func date(claims object, name string) (t time.Time, found bool, err error) {
+	v, found, err := claims.get(name)
+	if err != nil {
+		return time.Time{}, true, badClaim("%v", err)
+	}
+	if !found {
+		return time.Time{}, false, nil
+	}
+	if v[0] != '-' && (v[0] < '0' || v[0] > '9') {
+		return time.Time{}, true, badClaim("%s is a number, seconds since 1970", name)
+	}
+	f, err := strconv.ParseFloat(string(v), 64)
+	if err != nil || f < 0 || f > maxDate {
+		return time.Time{}, true, badClaim("%s is out of range; it is seconds since 1970, not milliseconds", name)
+	}
+	sec, frac := math.Modf(f)
+	return time.Unix(int64(sec), int64(frac*1e9)), true, nil
+}
+
+func checkAudience(claims object, want string) error {
+	if want == "" {
+		return nil
+	}
+	v, found, err := claims.get("aud")
+	if err != nil {
+		return badClaim("%v", err)
+	}
+	if !found {
+		return errors.New("no aud, and the issuer has one")
+	}
+	if one, err := unquote(v); err == nil {
+		if one != want {
+			return errors.New("aud is another's")
+		}
+		return nil
+	}
+	list, err := texts(v)
+	if err != nil {
+		return badClaim("aud is a string or a list of strings")
+	}
+	if !slices.Contains(list, want) {
+		return errors.New("aud is others'")
+	}
+	return nil
+}
+
+// parsePermissions reads the permissions claim.
+func parsePermissions(v []byte) (*carillon.Permissions, error) {
+	if v[0] != '{' {
+		return nil, errors.New("it is an object with subscribe, publish and rooms")
+	}
+	o, err := split(v)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range o {
+		switch m.name {
+		case "subscribe", "publish", "rooms":
+		default:
+			return nil, fmt.Errorf("%s is not known; it has subscribe, publish and rooms", strconv.QuoteToASCII(clip(m.name)))
+		}
+	}
+	p := &carillon.Permissions{}
+	n := 0
+	list := func(name string) ([]string, error) {
+		v, found, err := o.get(name)
+		if err != nil || !found {
+			return nil, err
+		}
+		l, err := texts(v)
+		if err != nil {
+			return nil, fmt.Errorf("%s is %w", name, err)
+		}
+		if n += len(l); n > MaxPatterns {
+			return nil, fmt.Errorf("more than %d patterns", MaxPatterns)
+		}
+		return l, nil
+	}
+	if p.Subscribe, err = patterns(list("subscribe")); err != nil {
+		return nil, err
+	}
+	if p.Publish, err = patterns(list("publish")); err != nil {
+		return nil, err
+	}
+	if p.Rooms, err = list("rooms"); err != nil {
+		return nil, err
+	}
+	for _, glob := range p.Rooms {
+		if !validGlob(glob) {
+			return nil, fmt.Errorf("room glob %s: 1–%d letters, digits, '.', '_', ':', '-' and '*'", strconv.QuoteToASCII(clip(glob)), carillon.MaxRoomLen)
+		}
+	}
+	return p, nil
+}
+
+func patterns(list []string, err error) ([]carillon.Pattern, error) {
+	if err != nil || list == nil {
+		return nil, err
+	}
+	out := make([]carillon.Pattern, len(list))
+	for i, s := range list {
+		if out[i], err = carillon.ParsePattern(s); err != nil {
+			return nil, errors.New(carillon.AsError(err).Message)
+		}
+	}
+	return out, nil
+}
+
+// validGlob takes the name of a room in which '*' stands for any characters.
+func validGlob(s string) bool {
+	if s == "" || len(s) > carillon.MaxRoomLen {
+		return false
+	}
+	_, err := carillon.ParseRoom(strings.ReplaceAll(s, "*", "_"))
+	return err == nil
+}
+
+// clip shortens what an error repeats.
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
+	}
+	return s
+}
+
+// keyElsewhere refuses an API key that did not come in an Authorization header.
+func keyElsewhere() error {
+	return carillon.Errorf(carillon.CodeUnauthenticated, "an API key belongs in the Authorization header only; elsewhere it needs a token")
+}

@@ -1,0 +1,189 @@
+package bench
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Checks is what the receivers found. All of it but Received must be 0.
+type Checks struct {
+	Received      uint64 `json:"received"`
+	Lost          uint64 `json:"lost"`
+	Duplicated    uint64 `json:"duplicated"`
+	Reordered     uint64 `json:"reordered"`
+	Misrouted     uint64 `json:"misrouted"`
+	Misnumbered   uint64 `json:"misnumbered"` // "n" was not one more than before
+	Gaps          uint64 `json:"gaps"`        // gap notices, though nothing had expired
+	Protocol      uint64 `json:"protocol"`    // error frames, early events, missing caught_up, bad framing
+	Closed        uint64 `json:"closed"`      // connections the server ended
+	PublishErrors uint64 `json:"publish_errors"`
+	First         string `json:"first_problem,omitempty"`
+}
+
+// Err is nil when nothing is wrong.
+func (c *Checks) Err() error {
+	var parts []string
+	for _, p := range c.list() {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.name))
+		}
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("bench: %s", strings.Join(parts, ", "))
+	if c.First != "" {
+		err = fmt.Errorf("%w; first: %s", err, c.First)
+	}
+	return err
+}
+
+type namedCount struct {
+	name string
+	n    uint64
+}
+
+func (c *Checks) list() []namedCount {
+	return []namedCount{
+		{"lost", c.Lost},
+		{"duplicated", c.Duplicated},
+		{"reordered", c.Reordered},
+		{"misrouted", c.Misrouted},
+		{"misnumbered", c.Misnumbered},
+		{"gaps", c.Gaps},
+		{"protocol", c.Protocol},
+		{"closed", c.Closed},
+		{"publish errors", c.PublishErrors},
+	}
+}
+
+// Add counts what o found too.
+func (c *Checks) Add(o *Checks) {
+	c.Received += o.Received
+	c.Lost += o.Lost
+	c.Duplicated += o.Duplicated
+	c.Reordered += o.Reordered
+	c.Misrouted += o.Misrouted
+	c.Misnumbered += o.Misnumbered
+	c.Gaps += o.Gaps
+	c.Protocol += o.Protocol
+	c.Closed += o.Closed
+	c.PublishErrors += o.PublishErrors
+	if c.First == "" {
+		c.First = o.First
+	}
+}
+
+func (c *Checks) note(format string, args ...any) {
+	if c.First == "" {
+		c.First = fmt.Sprintf(format, args...)
+	}
+}
+
+// stream is what a receiver expects: one type of one org in one run.
+type stream struct {
+	run       string
+	org       string
+	eventType string
+	subject   string
+}
+
+// receiver is one reader of a stream and how far it is.
+type receiver struct {
+	id     int
+	stream *stream
+	n      uint64   // the last "n"; numbers are not checked where unnumbered
+	next   []uint64 // per lane, the sequence number due
+	order  uint64   // hash of everything in the order it came
+	got    uint64
+
+	unnumbered bool
+}
+
+func newReceiver(id int, s *stream, lanes int) receiver {
+	return receiver{id: id, stream: s, next: make([]uint64, lanes)}
+}
+
+// maxMissing bounds how many holes are remembered one by one. Beyond it a late
+// event still counts as lost, and as a duplicate when it comes.
+const maxMissing = 1 << 20
+
+type hole struct {
+	receiver  int
+	lane, seq uint64
+}
+
+// checker judges the events of any number of receivers. It is not safe for
+// concurrent use.
+type checker struct {
+	Checks
+	missing map[hole]struct{}
+}
+
+// event judges one event.
+func (c *checker) event(r *receiver, m *message) {
+	c.Received++
+	r.got++
+	if !r.unnumbered {
+		if m.n != r.n+1 {
+			c.Misnumbered++
+			c.note("receiver %d: n is %d after %d", r.id, m.n, r.n)
+		}
+		r.n = m.n
+	}
+	s, k := r.stream, &m.mark
+	if string(m.eventType) != s.eventType || string(m.subject) != s.subject || !m.hasMark ||
+		string(k.run) != s.run || string(k.org) != s.org || k.lane >= uint64(len(r.next)) {
+		c.Misrouted++
+		c.note("receiver %d of %s %s got %q %q of org %q", r.id, s.org, s.eventType, m.eventType, m.subject, k.org)
+		return
+	}
+	r.order = (r.order ^ (k.lane<<48 | k.seq)) * 0x9e3779b97f4a7c15
+	next := &r.next[k.lane]
+	switch {
+	case k.seq == *next:
+		*next++
+	case k.seq > *next:
+		c.note("receiver %d, lane %d: %d came when %d was due", r.id, k.lane, k.seq, *next)
+		for seq := *next; seq < k.seq; seq++ {
+			c.Lost++
+			if len(c.missing) >= maxMissing {
+				continue
+			}
+			if c.missing == nil {
+				c.missing = map[hole]struct{}{}
+			}
+			c.missing[hole{r.id, k.lane, seq}] = struct{}{}
+		}
+		*next = k.seq + 1
+	default:
+		h := hole{r.id, k.lane, k.seq}
+		if _, late := c.missing[h]; late {
+			delete(c.missing, h)
+			c.Lost--
+			c.Reordered++
+			return
+		}
+		c.Duplicated++
+		c.note("receiver %d, lane %d: %d came again", r.id, k.lane, k.seq)
+	}
+}
+
+// finish compares a receiver that should have everything with what was sent.
+func (c *checker) finish(r *receiver, sent []uint64) {
+	for lane, total := range sent {
+		if next := r.next[lane]; next < total {
+			c.Lost += total - next
+			c.note("receiver %d, lane %d: the last %d of %d never came", r.id, lane, total-next, total)
+		}
+	}
+}
+
+// sameOrder compares receivers of one stream that saw everything: each must have
+// seen it in the same order, however the lanes interleaved.
+func (c *checker) sameOrder(a, b *receiver) {
+	if a.got == b.got && a.order != b.order {
+		c.Reordered++
+		c.note("receivers %d and %d saw different orders", a.id, b.id)
+	}
+}

@@ -1,0 +1,536 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	readBuffer = 512 << 10 // one per loop; larger than any message and any answer
+	batch      = 128       // sockets per epoll_wait; the pace is looked at after each
+	tick       = 10 * time.Millisecond
+	timerSlot  = -1
+)
+
+// errStopped ends a loop that was told to stop.
+var errStopped = errors.New("bench: stopped")
+
+// clock is nanoseconds of CLOCK_MONOTONIC since the process began to measure; it
+// costs no system call.
+type clock struct {
+	base time.Time
+	mono int64 // CLOCK_MONOTONIC at base, for timerfd
+}
+
+func newClock() (*clock, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return nil, fmt.Errorf("bench: clock: %w", err)
+	}
+	return &clock{base: time.Now(), mono: ts.Nano()}, nil
+}
+
+// now is never 0, so that 0 can mean never.
+func (c *clock) now() int64 { return int64(time.Since(c.base)) + 1 }
+
+type kind uint8
+
+const (
+	subscriber kind = iota // a WebSocket with one subscription
+	publisher              // raw HTTP/1.1, one request at a time
+	bareReader             // reads frames of the floor server; no handshake
+	bareSender             // tells the floor server what to write
+)
+
+type state uint8
+
+const (
+	dialing state = iota
+	upgrading
+	subscribing
+	open
+	gone
+)
+
+// conn is one socket, owned by its loop.
+type conn struct {
+	fd    int // -1 until dialed
+	addr  unix.Sockaddr
+	kind  kind
+	state state
+	armed bool   // EPOLLOUT is on
+	in    []byte // the front of a message that is not all there
+	out   []byte // what the socket did not take
+
+	dialed, opened, first, last int64 // when; last is the newest event
+
+	// Subscriber.
+	hello    []byte // the handshake, dropped once sent
+	opening  []byte // the subscribe frame, dropped once sent
+	caughtUp int
+	receiver receiver
+
+	// Publisher.
+	head     []byte // request line and headers up to the length
+	target   int    // of many streams: the one in flight
+	events   int    // in the request in flight
+	intended int64
+	lane     int
+	seq      uint64
+	stream   *stream
+}
+
+// loop owns sockets: one goroutine runs it, nothing else touches it while it runs.
+type loop struct {
+	clock    *clock
+	size     int  // dials in flight at most
+	blocking bool // wait in the kernel, on an own thread, for the least latency
+	stop     *atomic.Bool
+
+	epfd, timer int
+	park        *os.File
+	raw         syscall.RawConn
+	events      []unix.EpollEvent
+	ready       int // of events
+	waitErr     error
+	poll        func(uintptr) bool
+	armed       int64
+
+	buf     []byte
+	scratch []byte // request bodies and chunked answers
+	msg     message
+
+	conns   []conn
+	next    int // to dial
+	flight  int
+	opened  int // conns that are open
+	checker checker
+	latency Histogram // of events, from intended to received
+	dials   Histogram // from dial to subscribed
+	pub     *schedule
+}
+
+func newLoop(c *clock, stop *atomic.Bool) (*loop, error) {
+	l := &loop{clock: c, size: 512, stop: stop, epfd: -1, timer: -1}
+	var err error
+	if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("bench: epoll_create1: %w", err)
+	}
+	if err = unix.SetNonblock(l.epfd, true); err != nil {
+		return nil, fmt.Errorf("bench: epoll: %w", err)
+	}
+	l.park = os.NewFile(uintptr(l.epfd), "epoll")
+	if l.raw, err = l.park.SyscallConn(); err != nil {
+		return nil, fmt.Errorf("bench: epoll: %w", err)
+	}
+	if l.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("bench: timerfd: %w", err)
+	}
+	// Edge-triggered: an expiry is told once and need not be read away.
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: timerSlot}
+	if err = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, l.timer, &ev); err != nil {
+		return nil, fmt.Errorf("bench: timerfd: %w", err)
+	}
+	l.events = make([]unix.EpollEvent, batch)
+	l.buf = make([]byte, readBuffer)
+	l.poll = func(fd uintptr) bool {
+		l.ready, l.waitErr = unix.EpollWait(int(fd), l.events, 0)
+		return l.ready > 0 || l.waitErr != nil && l.waitErr != unix.EINTR
+	}
+	return l, nil
+}
+
+// close resets every connection, so that a run leaves no TIME_WAIT behind.
+func (l *loop) close() {
+	for i := range l.conns {
+		l.hangUp(&l.conns[i])
+	}
+	if l.timer >= 0 {
+		_ = unix.Close(l.timer)
+	}
+	if l.park != nil {
+		_ = l.park.Close()
+	}
+}
+
+func (l *loop) hangUp(c *conn) {
+	if c.state == gone || c.fd < 0 {
+		return
+	}
+	if c.state == open {
+		l.opened--
+	}
+	if c.state == upgrading || c.state == subscribing || c.state == dialing {
+		l.flight--
+	}
+	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(c.fd)
+	c.state, c.in, c.out = gone, nil, nil
+}
+
+// run turns until done says so, the stop flag is raised or something is wrong
+// with the machine. done is asked once per turn.
+func (l *loop) run(done func(now int64) bool) error {
+	for {
+		now := l.clock.now()
+		if err := l.dialMore(now); err != nil {
+			return err
+		}
+		l.pump(now)
+		if done(now) {
+			return nil
+		}
+		if l.stop.Load() {
+			return errStopped
+		}
+		if err := l.wait(now); err != nil {
+			return err
+		}
+		for i := range l.ready {
+			ev := &l.events[i]
+			if ev.Fd == timerSlot {
+				l.armed = 0
+				continue
+			}
+			now = l.ev(int(ev.Fd), ev.Events)
+			l.pump(now)
+		}
+	}
+}
+
+func (l *loop) wait(now int64) error {
+	at := now + int64(tick)
+	if due := l.due(); due != 0 {
+		at = min(at, max(due, now+1))
+	}
+	if l.armed <= now || at < l.armed {
+		spec := unix.ItimerSpec{Value: unix.NsecToTimespec(l.clock.mono + at)}
+		if err := unix.TimerfdSettime(l.timer, unix.TFD_TIMER_ABSTIME, &spec, nil); err != nil {
+			return fmt.Errorf("bench: timerfd: %w", err)
+		}
+		l.armed = at
+	}
+	if l.blocking {
+		for {
+			if l.ready, l.waitErr = unix.EpollWait(l.epfd, l.events[:16], -1); l.waitErr != unix.EINTR {
+				break
+			}
+		}
+	} else if err := l.raw.Read(l.poll); err != nil {
+		return fmt.Errorf("bench: epoll: %w", err)
+	}
+	if l.waitErr != nil {
+		return fmt.Errorf("bench: epoll_wait: %w", l.waitErr)
+	}
+	return nil
+}
+
+func (l *loop) dialMore(now int64) error {
+	for l.next < len(l.conns) && l.flight < l.size {
+		if err := l.dial(l.next, now); err != nil {
+			return err
+		}
+		l.next++
+	}
+	return nil
+}
+
+func (l *loop) dial(i int, now int64) error {
+	c := &l.conns[i]
+	family := unix.AF_INET
+	if _, six := c.addr.(*unix.SockaddrInet6); six {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bench: socket %d: %w", i, err)
+	}
+	c.fd, c.dialed = fd, l.clock.now()
+	if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return fmt.Errorf("bench: TCP_NODELAY: %w", err)
+	}
+	err = unix.Connect(fd, c.addr)
+	if err != nil && err != unix.EINPROGRESS {
+		return fmt.Errorf("bench: connection %d: %w", i, err)
+	}
+	l.flight++
+	c.armed = err != nil
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}
+	if c.armed {
+		ev.Events |= unix.EPOLLOUT
+	}
+	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return fmt.Errorf("bench: epoll: %w", err)
+	}
+	if !c.armed {
+		l.connected(i, c)
+	}
+	return nil
+}
+
+func (l *loop) connected(i int, c *conn) {
+	if c.kind == subscriber {
+		c.state = upgrading
+		l.send(i, c, c.hello)
+		c.hello = nil
+		return
+	}
+	if c.kind == bareReader {
+		l.send(i, c, binary.BigEndian.AppendUint32(nil, uint32(c.receiver.id)))
+	}
+	l.isOpen(i, c)
+}
+
+func (l *loop) isOpen(i int, c *conn) {
+	if c.state == gone {
+		return
+	}
+	c.state, c.opened = open, l.clock.now()
+	l.flight--
+	l.opened++
+	if c.kind == publisher || c.kind == bareSender {
+		l.pub.idle = append(l.pub.idle, i)
+		return
+	}
+	l.dials.Record(c.opened - c.dialed)
+}
+
+// send writes now what the socket takes and the rest when it takes more.
+func (l *loop) send(i int, c *conn, b []byte) {
+	if len(c.out) == 0 {
+		n, err := unix.Write(c.fd, b)
+		if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+			l.lost(i, c, "write: %v", err)
+			return
+		}
+		b = b[max(n, 0):]
+	}
+	if len(b) > 0 {
+		c.out = append(c.out, b...)
+		l.arm(i, c, true)
+	}
+}
+
+func (l *loop) arm(i int, c *conn, on bool) {
+	if c.armed == on {
+		return
+	}
+	c.armed = on
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}
+	if on {
+		ev.Events |= unix.EPOLLOUT
+	}
+	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_MOD, c.fd, &ev); err != nil {
+		l.lost(i, c, "epoll: %v", err)
+	}
+}
+
+// lost ends a connection that should have stayed.
+func (l *loop) lost(i int, c *conn, format string, args ...any) {
+	if c.state == gone {
+		return
+	}
+	l.checker.Closed++
+	l.checker.note("connection %d: %s", i, fmt.Sprintf(format, args...))
+	if c.kind == publisher && c.events > 0 {
+		l.pub.failed(c, "connection lost")
+	}
+	l.hangUp(c)
+}
+
+// ev handles what epoll said of one connection and returns the time.
+func (l *loop) ev(i int, what uint32) (now int64) {
+	c := &l.conns[i]
+	if c.state == gone {
+		return l.clock.now()
+	}
+	if what&unix.EPOLLOUT != 0 {
+		l.writable(i, c)
+	}
+	if what&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 && c.state != gone {
+		return l.readable(i, c)
+	}
+	return l.clock.now()
+}
+
+func (l *loop) writable(i int, c *conn) {
+	if c.state == dialing {
+		code, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && code != 0 {
+			err = syscall.Errno(code)
+		}
+		if err != nil {
+			l.lost(i, c, "connect: %v", err)
+			return
+		}
+		l.arm(i, c, false)
+		l.connected(i, c)
+		return
+	}
+	n, err := unix.Write(c.fd, c.out)
+	if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+		l.lost(i, c, "write: %v", err)
+		return
+	}
+	if c.out = c.out[max(n, 0):]; len(c.out) == 0 {
+		c.out = nil
+		l.arm(i, c, false)
+	}
+}
+
+func (l *loop) readable(i int, c *conn) (now int64) {
+	kept := copy(l.buf, c.in)
+	n, err := unix.Read(c.fd, l.buf[kept:])
+	now = l.clock.now()
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+		return now
+	case err != nil:
+		l.lost(i, c, "read: %v", err)
+		return now
+	case n == 0:
+		l.lost(i, c, "the server ended it")
+		return now
+	}
+	b := l.buf[:kept+n]
+	taken := 0
+	for c.state != gone {
+		size := 0
+		switch {
+		case c.kind == publisher:
+			size = l.answer(i, c, b[taken:], now)
+		case c.state == upgrading:
+			size = l.upgraded(i, c, b[taken:])
+		default:
+			size = l.frame(i, c, b[taken:], now)
+		}
+		if size == 0 {
+			break
+		}
+		taken += size
+	}
+	if c.state == gone {
+		return now
+	}
+	rest := b[taken:]
+	switch {
+	case len(rest) == 0:
+		c.in = nil
+	case len(rest) == len(l.buf):
+		l.lost(i, c, "a message over %d bytes", len(l.buf))
+	default:
+		c.in = append(c.in[:0], rest...)
+	}
+	return now
+}
+
+// The key of every handshake, and the answer it must get (RFC 6455, 4.2.2).
+const (
+	wsKey    = "dGhlIHNhbXBsZSBub25jZQ=="
+	wsAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+)
+
+func (l *loop) upgraded(i int, c *conn, b []byte) int {
+	end := bytes.Index(b, []byte("\r\n\r\n"))
+	if end < 0 {
+		return 0
+	}
+	if !bytes.HasPrefix(b, []byte("HTTP/1.1 101 ")) {
+		_, body, _, _ := parseResponse(b, nil)
+		line, _, _ := bytes.Cut(b, []byte("\r\n"))
+		l.lost(i, c, "handshake: %s: %.200s", line, body)
+		return 0
+	}
+	if !bytes.Contains(b[:end], []byte(wsAccept)) {
+		l.lost(i, c, "handshake: wrong Sec-WebSocket-Accept")
+		return 0
+	}
+	c.state = subscribing
+	l.send(i, c, c.opening)
+	c.opening = nil
+	return end + 4
+}
+
+// frame takes one frame of a server; 0 means that there is none to take.
+func (l *loop) frame(i int, c *conn, b []byte, now int64) int {
+	op, payload, size, err := parseFrame(b)
+	if err != nil {
+		l.checker.Protocol++
+		l.lost(i, c, "%v", err)
+		return 0
+	}
+	if size == 0 {
+		return 0
+	}
+	switch op {
+	case opText:
+		l.text(i, c, payload, now)
+	case opPing:
+		l.send(i, c, appendClientFrame(nil, opPong, payload))
+	case opPong:
+	case opClose:
+		code := uint16(0)
+		if len(payload) >= 2 {
+			code = binary.BigEndian.Uint16(payload)
+			payload = payload[2:]
+		}
+		l.lost(i, c, "closed by the server: %d %s", code, payload)
+	default:
+		l.problem(i, "a frame of opcode %d", op)
+	}
+	return size
+}
+
+func (l *loop) text(i int, c *conn, payload []byte, now int64) {
+	m := &l.msg
+	if !m.read(payload) {
+		l.problem(i, "a frame that is not an object: %.100s", payload)
+		return
+	}
+	switch string(m.kind) {
+	case "event":
+		if c.state != open {
+			l.problem(i, "an event before subscribed")
+		}
+		if c.first == 0 {
+			c.first = now
+		}
+		c.last = now
+		if m.hasMark {
+			l.latency.Record(now - m.mark.at)
+		}
+		l.checker.event(&c.receiver, m)
+	case "subscribed":
+		if c.state == subscribing {
+			l.isOpen(i, c)
+		}
+		if bytes.Contains(payload, []byte(`"gap":{`)) {
+			l.checker.Gaps++
+			l.checker.note("connection %d: %.200s", i, payload)
+		}
+	case "caught_up":
+		c.caughtUp++
+	case "gap":
+		l.checker.Gaps++
+		l.checker.note("connection %d: %.200s", i, payload)
+	case "welcome", "heartbeat", "token_expiring":
+	default: // error, goaway, anything unknown
+		l.problem(i, "%.200s", payload)
+	}
+}
+
+func (l *loop) problem(i int, format string, args ...any) {
+	l.checker.Protocol++
+	l.checker.note("connection %d: %s", i, fmt.Sprintf(format, args...))
+}
+
+// received is how many events came so far.
+func (l *loop) received() uint64 { return l.checker.Received }

@@ -1,0 +1,209 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strconv"
+)
+
+// schedule is when to publish what, through the publishers of one loop.
+//
+// With a rate it is an open loop: publish k is due at start + k/rate, whoever is
+// idle sends it, and its latency counts from when it was due. Without one it is a
+// closed loop: who is answered sends the next, until the end.
+type schedule struct {
+	rate  float64 // per second; 0: closed loop
+	start int64
+	total uint64 // open loop: publishes in all
+	until int64  // closed loop: when to stop
+	size  int    // bytes of data per event
+	array int    // events per request; 0: a single object
+
+	// pick chooses what an idle publisher sends: the stream, its lane and next
+	// sequence number, which it advances by n. done is told when it is answered.
+	pick func(c *conn, n int) (s *stream, lane int, seq uint64)
+	done func(c *conn)
+
+	sent   uint64 // requests
+	events uint64 // acknowledged
+	idle   []int
+	busy   int
+
+	ack    Histogram // from due to answered
+	late   Histogram // from due to sent: what the client, or a server that answers slowly, held up
+	errors uint64
+	first  string
+	lastID []byte
+}
+
+// begin starts a new phase; publishers stay as they are.
+func (s *schedule) begin(start int64, rate float64, total uint64, until int64) {
+	s.start, s.rate, s.total, s.until = start, rate, total, until
+	s.sent, s.events = 0, 0
+	s.ack.Reset()
+	s.late.Reset()
+}
+
+// over reports whether everything was sent and answered.
+func (s *schedule) over(now int64) bool {
+	if s.busy > 0 {
+		return false
+	}
+	if s.rate > 0 {
+		return s.sent >= s.total
+	}
+	return now >= s.until
+}
+
+func (s *schedule) dueAt() int64 { return s.start + int64(float64(s.sent)*1e9/s.rate) }
+
+func (s *schedule) failed(c *conn, why string) {
+	s.errors++
+	if s.first == "" {
+		s.first = why
+	}
+	s.busy--
+	c.events = 0
+}
+
+// due is when the next publish is, if somebody could send it; 0 is never.
+func (l *loop) due() int64 {
+	if s := l.pub; s != nil && s.rate > 0 && s.sent < s.total && len(s.idle) > 0 {
+		return s.dueAt()
+	}
+	return 0
+}
+
+// pump sends what is due.
+func (l *loop) pump(now int64) {
+	s := l.pub
+	if s == nil {
+		return
+	}
+	for len(s.idle) > 0 {
+		at := now
+		switch {
+		case s.rate == 0:
+			if now >= s.until {
+				return
+			}
+			at = l.clock.now()
+		case s.sent >= s.total:
+			return
+		default:
+			if at = s.dueAt(); at > now {
+				return
+			}
+			s.late.Record(now - at)
+		}
+		i := s.idle[len(s.idle)-1]
+		s.idle = s.idle[:len(s.idle)-1]
+		c := &l.conns[i]
+		if c.state != open {
+			continue
+		}
+		s.sent++
+		if c.kind == bareSender {
+			l.sendBare(i, c, at)
+			continue
+		}
+		s.busy++
+		l.publish(i, c, at)
+	}
+}
+
+func (l *loop) publish(i int, c *conn, at int64) {
+	s := l.pub
+	c.events = max(s.array, 1)
+	st, lane, seq := s.pick(c, c.events)
+	c.intended = at
+	b := l.scratch[:0]
+	if s.array == 0 {
+		b = appendEvent(b, st, lane, seq, at, s.size)
+	} else {
+		for k := range c.events {
+			if k == 0 {
+				b = append(b, '[')
+			} else {
+				b = append(b, ',')
+			}
+			b = appendEvent(b, st, lane, seq+uint64(k), at, s.size)
+		}
+		b = append(b, ']')
+	}
+	body := len(b)
+	b = append(b, c.head...)
+	b = strconv.AppendInt(b, int64(body), 10)
+	b = append(b, "\r\n\r\n"...)
+	b = append(b, b[:body]...)
+	l.scratch = b
+	l.send(i, c, b[body:])
+}
+
+// answer takes the answer to a publisher's request.
+func (l *loop) answer(i int, c *conn, b []byte, now int64) int {
+	if len(b) == 0 {
+		return 0
+	}
+	status, body, size, err := parseResponse(b, l.scratch)
+	if err != nil || size != 0 && c.events == 0 {
+		l.lost(i, c, "an answer nobody asked for, or unreadable: %.100s", b)
+		return 0
+	}
+	if size == 0 {
+		return 0
+	}
+	s := l.pub
+	if s.done != nil {
+		s.done(c)
+	}
+	switch ids := bytes.Count(body, []byte(`"id":"`)); {
+	case status != 202:
+		s.failed(c, fmt.Sprintf("publish: status %d: %.200s", status, body))
+	case ids != c.events || bytes.Contains(body, []byte(`"duplicate":true`)):
+		s.failed(c, fmt.Sprintf("publish of %d events answered %.200s", c.events, body))
+	default:
+		s.ack.Record(now - c.intended)
+		s.events += uint64(c.events)
+		id := body[bytes.LastIndex(body, []byte(`"id":"`))+6:]
+		if end := bytes.IndexByte(id, '"'); end > 0 {
+			s.lastID = append(s.lastID[:0], id[:end]...)
+		}
+		s.busy--
+		c.events = 0
+	}
+	if c.state == open {
+		s.idle = append(s.idle, i)
+	}
+	return size
+}
+
+// toAll addresses every reader of the floor server.
+const toAll = 1<<32 - 1
+
+// sendBare hands the floor server one frame, ready to be written: a reader's
+// number or toAll, the length, the frame.
+func (l *loop) sendBare(i int, c *conn, at int64) {
+	s := l.pub
+	st, lane, seq := s.pick(c, 1)
+	b := append(l.scratch[:0], `{"type":"event","n":`...)
+	b = strconv.AppendUint(b, seq+1, 10)
+	b = append(b, `,"id":"00000000000000000000000000","event_type":"`...)
+	b = append(b, st.eventType...)
+	b = append(b, `","timestamp":"2006-01-02T15:04:05.000Z","payload":`...)
+	b = appendData(b, st.run, st.org, lane, seq, at, s.size)
+	b = append(b, `,"subject":"`...)
+	b = append(b, st.subject...)
+	b = append(b, `"}`...)
+	json := len(b)
+	b = binary.BigEndian.AppendUint32(b, uint32(c.target))
+	lengthAt := len(b)
+	b = binary.BigEndian.AppendUint32(b, 0)
+	b = appendServerFrame(b, opText, b[:json])
+	binary.BigEndian.PutUint32(b[lengthAt:], uint32(len(b)-lengthAt-4))
+	l.scratch = b
+	l.send(i, c, b[json:])
+	s.events++
+	s.idle = append(s.idle, i)
+}

@@ -1,0 +1,283 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/carillon-rt/carillon"
+)
+
+const (
+	minSecret     = 32 // bytes, for HS256 (RFC 7518 §3.2)
+	maxPartitions = 1024
+)
+
+// checker collects what is wrong.
+type checker struct {
+	c        *Config
+	problems []Problem
+}
+
+func (k *checker) say(path, format string, args ...any) {
+	k.problems = append(k.problems, k.c.problem(path, format, args...))
+}
+
+// check is the one place where settings are checked.
+func (c *Config) check() []Problem {
+	k := &checker{c: c}
+	k.listen("listen", c.Listen)
+	k.listen("ops.listen", c.Ops.Listen)
+	if c.Listen == c.Ops.Listen && !strings.HasSuffix(c.Listen, ":0") {
+		k.say("ops.listen", "is the public port %s too; the operations port is another one", c.Listen)
+	}
+	for i, h := range c.Ops.Hosts {
+		if h == "" || strings.ContainsAny(h, "/ \t*@") {
+			k.say(fmt.Sprintf("ops.hosts[%d]", i), "%q is not a host name as it stands in a URL, like ops.example.com", clip(h))
+		}
+	}
+	if c.Data == "" && c.Engine.Kind != KindMemory {
+		k.say("data", "is empty; it is the directory of the log")
+	}
+	k.engine(&c.Engine)
+	ids := k.orgs(c.Orgs)
+	k.issuers(c.Issuers, ids)
+	for i, o := range c.Origins {
+		if err := checkOrigin(o); err != nil {
+			k.say(fmt.Sprintf("origins[%d]", i), "%v", err)
+		}
+	}
+	k.limits(&c.Limits)
+	k.timing(c)
+	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	k.oneOf("log.format", c.Log.Format, "json", "text")
+	return k.problems
+}
+
+func (k *checker) engine(e *Engine) {
+	k.oneOf("engine.kind", e.Kind, KindJetStream, KindMemory)
+	k.oneOf("engine.durability", e.Durability, DurabilityStrict, DurabilityRelaxed)
+	k.between("engine.partitions", int64(e.Partitions), 1, maxPartitions)
+	k.atLeast("engine.retention.age", e.Retention.Age, minute)
+	k.notNegative("engine.retention.events_per_org", e.Retention.EventsPerOrg)
+	if b := e.Retention.Bytes; b != 0 && b < mib {
+		k.say("engine.retention.bytes", "is %s; it is at least 1MiB, or 0 for no limit", b)
+	}
+	k.atLeast("engine.dedupe_window", e.DedupeWindow, second)
+	if e.DedupeWindow > e.Retention.Age {
+		k.say("engine.dedupe_window", "is %s, longer than events are kept (engine.retention.age, %s)", e.DedupeWindow, e.Retention.Age)
+	}
+}
+
+func (k *checker) orgs(orgs []Org) (ids map[string]bool) {
+	ids = map[string]bool{}
+	keys := map[string]string{}
+	for i, o := range orgs {
+		at := fmt.Sprintf("orgs[%d]", i)
+		if _, err := carillon.ParseOrgID(o.ID); err != nil {
+			k.say(at+".id", "%s", carillon.AsError(err).Message)
+		} else if ids[o.ID] {
+			k.say(at+".id", "%s is there twice", o.ID)
+		}
+		ids[o.ID] = true
+		for j, line := range o.Keys {
+			keyAt := fmt.Sprintf("%s.keys[%d]", at, j)
+			id, ok := keyLine(line)
+			switch {
+			case strings.HasPrefix(line, "ck_"):
+				k.say(keyAt, "is an API key itself; put its hash line here, which 'carillon keys new' prints beside it")
+			case !ok:
+				k.say(keyAt, "is not a line <id>:<sha256 in hex> as 'carillon keys new' prints it")
+			case keys[id] != "":
+				k.say(keyAt, "key %s is there twice, also at %s", id, keys[id])
+			default:
+				keys[id] = keyAt
+			}
+		}
+		l := k.c.EffectiveLimits(o)
+		k.notNegative(at+".limits.publish_per_second", int64(l.PublishPerSecond))
+		k.notNegative(at+".limits.publish_burst", int64(l.PublishBurst))
+		k.notNegative(at+".limits.connections", int64(l.Connections))
+	}
+	return ids
+}
+
+// keyLine has the form that auth.ParseKey reads.
+func keyLine(line string) (id string, ok bool) {
+	id, sum, ok := strings.Cut(line, ":")
+	return id, ok && id != "" && len(id) <= 32 && len(sum) == 64 &&
+		strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789") == "" &&
+		strings.Trim(strings.ToLower(sum), "0123456789abcdef") == ""
+}
+
+func (k *checker) issuers(issuers []Issuer, orgs map[string]bool) {
+	seen := map[string]int{}
+	for i := range issuers {
+		iss := &issuers[i]
+		at := fmt.Sprintf("issuers[%d]", i)
+		if first, twice := seen[iss.Issuer]; twice {
+			if iss.Issuer == "" {
+				k.say(at+".issuer", "only one issuer can be without a name; issuers[%d] is", first)
+			} else {
+				k.say(at+".issuer", "%q is issuers[%d] too", clip(iss.Issuer), first)
+			}
+		} else {
+			seen[iss.Issuer] = i
+		}
+		if iss.Algorithm != "" && iss.Algorithm != "HS256" {
+			k.say(at+".algorithm", "%q is not supported; it is HS256", clip(iss.Algorithm))
+		}
+		switch iss.OrgClaim {
+		case "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "role", "permissions":
+			k.say(at+".org_claim", "%s means something else in a token; choose another claim, like org", iss.OrgClaim)
+		}
+		if len(iss.Secrets) == 0 && iss.SecretFile == "" && iss.SecretEnv == "" {
+			k.say(at, "has no secret; set secret_env, secret_file or secrets")
+		}
+		for j, s := range iss.Secrets {
+			if len(s) < minSecret {
+				k.say(fmt.Sprintf("%s.secrets[%d]", at, j), "has %d bytes; HS256 needs at least %d", len(s), minSecret)
+			}
+		}
+		if len(iss.Orgs) == 0 {
+			k.say(at+".orgs", "names nobody; list the organizations its tokens may name, or [\"*\"] for all")
+		}
+		for j, o := range iss.Orgs {
+			switch {
+			case o == "*" && len(iss.Orgs) > 1:
+				k.say(fmt.Sprintf("%s.orgs[%d]", at, j), "* means all; it stands alone")
+			case o != "*" && !orgs[o]:
+				k.say(fmt.Sprintf("%s.orgs[%d]", at, j), "%q is not one of 'orgs'", clip(o))
+			}
+		}
+	}
+}
+
+func (k *checker) limits(l *Limits) {
+	for _, s := range []struct {
+		path           string
+		n, least, most Size
+	}{
+		{"limits.event_bytes", l.EventBytes, 256, 8 * mib},
+		{"limits.request_bytes", l.RequestBytes, kib, gib},
+		{"limits.frame_bytes", l.FrameBytes, kib, 64 * mib},
+		{"limits.header_bytes", l.HeaderBytes, kib, mib},
+		{"limits.token_bytes", l.TokenBytes, 256, mib},
+		{"limits.outbox_bytes", l.OutboxBytes, 4 * kib, gib},
+		{"limits.ring_bytes", l.RingBytes, mib, 1024 * gib},
+		{"limits.history_bytes", l.HistoryBytes, kib, gib},
+	} {
+		if s.n < s.least || s.n > s.most {
+			k.say(s.path, "is %s; it is from %s to %s", s.n, s.least, s.most)
+		}
+	}
+	if l.EventBytes > l.RequestBytes {
+		k.say("limits.event_bytes", "is %s, more than a whole request may have (limits.request_bytes, %s)", l.EventBytes, l.RequestBytes)
+	}
+	for _, n := range []struct {
+		path        string
+		n           int
+		least, most int64
+	}{
+		{"limits.batch_events", l.BatchEvents, 1, 10_000},
+		{"limits.subscriptions_per_connection", l.SubscriptionsPerConnection, 1, 1_000_000},
+		{"limits.wildcard_shapes_per_org", l.WildcardShapesPerOrg, 1, 1_000_000},
+		{"limits.publishes_in_flight_per_connection", l.PublishesInFlightPerConnection, 1, 65_536},
+		{"limits.bad_frames_per_minute", l.BadFramesPerMinute, 1, 1_000_000},
+		{"limits.users_per_event", l.UsersPerEvent, 1, 100_000},
+		{"limits.feed_queue", l.FeedQueue, 1, 65_536},
+		{"limits.mailbox", l.Mailbox, 16, 1 << 20},
+		{"limits.scan_workers", l.ScanWorkers, 1, 1024},
+		{"limits.history_page", l.HistoryPage, 1, 100_000},
+		{"limits.history_concurrent", l.HistoryConcurrent, 1, 65_536},
+	} {
+		k.between(n.path, int64(n.n), n.least, n.most)
+	}
+	k.notNegative("limits.publish_per_second", int64(l.PublishPerSecond))
+	k.notNegative("limits.publish_burst", int64(l.PublishBurst))
+	k.notNegative("limits.connections", int64(l.Connections))
+}
+
+func (k *checker) timing(c *Config) {
+	k.atLeast("connection.max_idle", c.Connection.MaxIdle, second)
+	k.atLeast("connection.dead_after", c.Connection.DeadAfter, second)
+	if c.Connection.DeadAfter <= c.Connection.MaxIdle {
+		k.say("connection.dead_after", "is %s; it is more than connection.max_idle (%s), after which a client is asked", c.Connection.DeadAfter, c.Connection.MaxIdle)
+	}
+	k.atLeast("connection.connect_timeout", c.Connection.ConnectTimeout, second/10)
+	k.atLeast("connection.write_timeout", c.Connection.WriteTimeout, second/10)
+	k.atLeast("sse.keepalive", c.SSE.Keepalive, second)
+	if c.Poll.WaitMax > 5*minute {
+		k.say("poll.wait_max", "is %s; proxies cut a request that is silent so long; it is at most 5m", c.Poll.WaitMax)
+	}
+	if c.Poll.WaitDefault > c.Poll.WaitMax {
+		k.say("poll.wait_default", "is %s, more than poll.wait_max (%s)", c.Poll.WaitDefault, c.Poll.WaitMax)
+	}
+	if c.Drain.Window > c.Drain.Deadline {
+		k.say("drain.window", "is %s, longer than drain.deadline (%s)", c.Drain.Window, c.Drain.Deadline)
+	}
+}
+
+func (k *checker) listen(path, addr string) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || strings.ContainsAny(host, "/ ") {
+		k.say(path, "%q is not host:port, like 127.0.0.1:8080 or :8080", clip(addr))
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
+		k.say(path, "%q has no port from 0 to 65535 after the colon", clip(addr))
+	}
+}
+
+func (k *checker) oneOf(path, s string, allowed ...string) {
+	if !slices.Contains(allowed, s) {
+		k.say(path, "%q is not known; it is %s", clip(s), strings.Join(allowed, " or "))
+	}
+}
+
+func (k *checker) between(path string, n, least, most int64) {
+	if n < least || n > most {
+		k.say(path, "is %d; it is from %d to %d", n, least, most)
+	}
+}
+
+func (k *checker) atLeast(path string, d, least Duration) {
+	if d < least {
+		k.say(path, "is %s; it is at least %s", d, least)
+	}
+}
+
+func (k *checker) notNegative(path string, n int64) {
+	if n < 0 {
+		k.say(path, "is %d; it is 0 for no limit, or more", n)
+	}
+}
+
+// checkOrigin takes an origin exactly as a browser sends it: scheme, host, and
+// port unless it is the scheme's own.
+func checkOrigin(s string) error {
+	switch {
+	case s == "null":
+		return fmt.Errorf("null may be any page, and is always refused")
+	case strings.Contains(s, "*"):
+		return fmt.Errorf("%q: there are no wildcards; list the origins one by one", clip(s))
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme == "" || u.Hostname() == "" {
+		return fmt.Errorf("%q is not scheme://host or scheme://host:port, like https://app.example.com", clip(s))
+	}
+	host := strings.ToLower(u.Host)
+	if u.Scheme == "http" {
+		host = strings.TrimSuffix(host, ":80")
+	}
+	if u.Scheme == "https" {
+		host = strings.TrimSuffix(host, ":443")
+	}
+	if want := u.Scheme + "://" + host; s != want {
+		return fmt.Errorf("%q: browsers send this origin as %s", clip(s), want)
+	}
+	return nil
+}

@@ -1,0 +1,260 @@
+// Package config is the settings of a node: one struct, read from a YAML file
+// and the environment, checked in one place.
+//
+// A key that is not known is refused with its line and the key that was
+// probably meant. All problems of a file are reported together. What Load
+// returns is valid; nothing behind it checks again.
+//
+// [Example] is the reference of every setting.
+package config
+
+// Config is every setting of a node. Default has the values that hold where a
+// file says nothing.
+//
+// Each scalar and each list of strings can also be set in the environment, as
+// CARILLON_ and its path in capitals: limits.event_bytes is
+// CARILLON_LIMITS_EVENT_BYTES. The environment wins over the file.
+type Config struct {
+	Listen     string     `yaml:"listen"` // the public port
+	Ops        Ops        `yaml:"ops"`
+	Data       string     `yaml:"data"` // the directory of the log
+	Engine     Engine     `yaml:"engine"`
+	Orgs       []Org      `yaml:"orgs"`
+	Issuers    []Issuer   `yaml:"issuers"`
+	Origins    []string   `yaml:"origins"` // of web pages that may call
+	Limits     Limits     `yaml:"limits"`
+	Connection Connection `yaml:"connection"`
+	SSE        SSE        `yaml:"sse"`
+	Poll       Poll       `yaml:"poll"`
+	Drain      Drain      `yaml:"drain"`
+	Log        Log        `yaml:"log"`
+
+	file  string            // where it was read from, or ""
+	lines map[string]int    // path of a setting → its line in file
+	env   map[string]string // path of a setting → the variable that set it
+}
+
+// Ops is the operations port: health, metrics, profiles, the live page.
+type Ops struct {
+	Listen string   `yaml:"listen"`
+	Hosts  []string `yaml:"hosts"` // Host names it answers to, beside loopback
+}
+
+// Engine is the log.
+type Engine struct {
+	Kind         string    `yaml:"kind"`       // jetstream or memory
+	Durability   string    `yaml:"durability"` // strict: on disk before the answer; relaxed: within a second
+	Partitions   int       `yaml:"partitions"` // fixed when the log is made
+	Retention    Retention `yaml:"retention"`
+	DedupeWindow Duration  `yaml:"dedupe_window"` // how long a publisher's own id is remembered
+}
+
+// The kinds and durabilities of an engine.
+const (
+	KindJetStream     = "jetstream"
+	KindMemory        = "memory"
+	DurabilityStrict  = "strict"
+	DurabilityRelaxed = "relaxed"
+)
+
+// Retention says how much of the log is kept. What is beyond any of them goes,
+// oldest first; a reader who was below gets a gap notice.
+type Retention struct {
+	Age          Duration `yaml:"age"`
+	EventsPerOrg int64    `yaml:"events_per_org"` // 0: no limit
+	Bytes        Size     `yaml:"bytes"`          // of all organizations together; 0: no limit
+}
+
+// Org is one organization.
+type Org struct {
+	ID       string    `yaml:"id"`
+	Keys     []string  `yaml:"keys,omitempty"` // hash lines of 'carillon keys new'
+	Disabled bool      `yaml:"disabled,omitempty"`
+	Limits   OrgLimits `yaml:"limits,omitempty"`
+}
+
+// OrgLimits are an organization's own limits; nil means that of [Limits].
+type OrgLimits struct {
+	PublishPerSecond      *int  `yaml:"publish_per_second,omitempty"`
+	PublishBurst          *int  `yaml:"publish_burst,omitempty"`
+	PublishBytesPerSecond *Size `yaml:"publish_bytes_per_second,omitempty"`
+	MaxBytes              *Size `yaml:"max_bytes,omitempty"`
+	Connections           *int  `yaml:"connections,omitempty"`
+}
+
+// Effective is what holds for one organization. Its fields are those of
+// org.Limits, so that one converts to the other.
+type Effective struct {
+	PublishPerSecond      int
+	PublishBurst          int
+	PublishBytesPerSecond int64
+	MaxBytes              int64
+	Connections           int
+}
+
+// Issuer is somebody who signs tokens. At least one of Secrets, SecretFile and
+// SecretEnv is set; all of them are valid together, so that secrets can be
+// rotated.
+type Issuer struct {
+	Issuer     string   `yaml:"issuer"`                // the iss claim; "": tokens without
+	Audience   string   `yaml:"audience,omitempty"`    // the aud claim; "": not looked at
+	OrgClaim   string   `yaml:"org_claim,omitempty"`   // "": org
+	Algorithm  string   `yaml:"algorithm,omitempty"`   // "": HS256
+	Secrets    []Secret `yaml:"secrets,omitempty"`     // ≥ 32 bytes each
+	SecretFile string   `yaml:"secret_file,omitempty"` // its content, less a newline at the end
+	SecretEnv  string   `yaml:"secret_env,omitempty"`  // the variable's value
+	Orgs       []string `yaml:"orgs"`                  // whom it may name; ["*"]: all
+
+	loaded [][]byte // from file and environment
+}
+
+// Keys are the issuer's secrets, wherever they stood.
+func (i *Issuer) Keys() [][]byte {
+	var keys [][]byte
+	for _, s := range i.Secrets {
+		keys = append(keys, []byte(s))
+	}
+	return append(keys, i.loaded...)
+}
+
+// Any reports whether the issuer may name every organization.
+func (i *Issuer) Any() bool { return len(i.Orgs) == 1 && i.Orgs[0] == "*" }
+
+// Limits bound what one request, connection or organization may ask for. What
+// happens at each is in the example.
+type Limits struct {
+	EventBytes   Size `yaml:"event_bytes"`
+	RequestBytes Size `yaml:"request_bytes"`
+	BatchEvents  int  `yaml:"batch_events"`
+	FrameBytes   Size `yaml:"frame_bytes"`
+	HeaderBytes  Size `yaml:"header_bytes"`
+	TokenBytes   Size `yaml:"token_bytes"`
+
+	SubscriptionsPerConnection     int  `yaml:"subscriptions_per_connection"`
+	WildcardShapesPerOrg           int  `yaml:"wildcard_shapes_per_org"`
+	PublishesInFlightPerConnection int  `yaml:"publishes_in_flight_per_connection"`
+	OutboxBytes                    Size `yaml:"outbox_bytes"`
+	BadFramesPerMinute             int  `yaml:"bad_frames_per_minute"`
+	UsersPerEvent                  int  `yaml:"users_per_event"`
+
+	RingBytes         Size `yaml:"ring_bytes"`
+	FeedQueue         int  `yaml:"feed_queue"`
+	Mailbox           int  `yaml:"mailbox"`
+	ScanWorkers       int  `yaml:"scan_workers"`
+	HistoryPage       int  `yaml:"history_page"`
+	HistoryBytes      Size `yaml:"history_bytes"`
+	HistoryConcurrent int  `yaml:"history_concurrent"`
+
+	// Of every organization that has no own; 0: no limit.
+	PublishPerSecond      int  `yaml:"publish_per_second"`
+	PublishBurst          int  `yaml:"publish_burst"` // 0: one second's worth
+	PublishBytesPerSecond Size `yaml:"publish_bytes_per_second"`
+	MaxBytes              Size `yaml:"max_bytes"`
+	Connections           int  `yaml:"connections"`
+}
+
+// Connection is the timing of a client's connection.
+type Connection struct {
+	MaxIdle        Duration `yaml:"max_idle"`
+	DeadAfter      Duration `yaml:"dead_after"`
+	ConnectTimeout Duration `yaml:"connect_timeout"`
+	WriteTimeout   Duration `yaml:"write_timeout"`
+	TokenExpiring  Duration `yaml:"token_expiring"`
+}
+
+// SSE is the timing of event streams.
+type SSE struct {
+	Keepalive Duration `yaml:"keepalive"`
+	Retry     Duration `yaml:"retry"`
+}
+
+// Poll is the timing of long polls.
+type Poll struct {
+	WaitMax     Duration `yaml:"wait_max"`
+	WaitDefault Duration `yaml:"wait_default"`
+}
+
+// Drain is how a node stops.
+type Drain struct {
+	Window   Duration `yaml:"window"`   // clients are sent away spread over this
+	Deadline Duration `yaml:"deadline"` // then it stops whatever is left
+}
+
+// Log is the node's own log, not the events'.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn or error
+	Format string `yaml:"format"` // json or text
+}
+
+// Default is the settings that hold where nothing else is said. It names no
+// organization and no issuer, so nobody can use such a node yet.
+func Default() *Config {
+	return &Config{
+		Listen: ":8080",
+		Ops:    Ops{Listen: "127.0.0.1:8081"},
+		Data:   "./carillon-data",
+		Engine: Engine{
+			Kind:         KindJetStream,
+			Durability:   DurabilityStrict,
+			Partitions:   8,
+			Retention:    Retention{Age: 7 * day, EventsPerOrg: 1_000_000, Bytes: 10 * gib},
+			DedupeWindow: 5 * minute,
+		},
+		Limits: Limits{
+			EventBytes:   200 * kb,
+			RequestBytes: 10 * mb,
+			BatchEvents:  1000,
+			FrameBytes:   1 * mib,
+			HeaderBytes:  16 * kib,
+			TokenBytes:   8 * kib,
+
+			SubscriptionsPerConnection:     1000,
+			WildcardShapesPerOrg:           1024,
+			PublishesInFlightPerConnection: 64,
+			OutboxBytes:                    256 * kib,
+			BadFramesPerMinute:             20,
+			UsersPerEvent:                  1000,
+
+			RingBytes:         64 * mib,
+			FeedQueue:         64,
+			Mailbox:           4096,
+			ScanWorkers:       4,
+			HistoryPage:       1000,
+			HistoryBytes:      1 * mib,
+			HistoryConcurrent: 16,
+		},
+		Connection: Connection{
+			MaxIdle:        25 * second,
+			DeadAfter:      60 * second,
+			ConnectTimeout: 5 * second,
+			WriteTimeout:   10 * second,
+			TokenExpiring:  60 * second,
+		},
+		SSE:   SSE{Keepalive: 15 * second, Retry: 3 * second},
+		Poll:  Poll{WaitMax: 30 * second, WaitDefault: 25 * second},
+		Drain: Drain{Window: 10 * second, Deadline: 30 * second},
+		Log:   Log{Level: "info", Format: "json"},
+	}
+}
+
+// OrgDefaults are the limits of an organization that has none of its own.
+func (c *Config) OrgDefaults() Effective { return c.EffectiveLimits(Org{}) }
+
+// EffectiveLimits are the limits of an organization: its own, and those of all
+// where it has none.
+func (c *Config) EffectiveLimits(o Org) Effective {
+	return Effective{
+		PublishPerSecond:      or(o.Limits.PublishPerSecond, c.Limits.PublishPerSecond),
+		PublishBurst:          or(o.Limits.PublishBurst, c.Limits.PublishBurst),
+		PublishBytesPerSecond: int64(or(o.Limits.PublishBytesPerSecond, c.Limits.PublishBytesPerSecond)),
+		MaxBytes:              int64(or(o.Limits.MaxBytes, c.Limits.MaxBytes)),
+		Connections:           or(o.Limits.Connections, c.Limits.Connections),
+	}
+}
+
+func or[T any](own *T, all T) T {
+	if own != nil {
+		return *own
+	}
+	return all
+}

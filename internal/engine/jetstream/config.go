@@ -1,0 +1,106 @@
+package jetstream
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/carillon-rt/carillon/internal/engine"
+)
+
+// Durability says what an acknowledged event survives.
+type Durability string
+
+// The durabilities.
+const (
+	// Strict: on disk before the acknowledgement; it survives power loss if the
+	// disk honours a flush.
+	Strict Durability = "strict"
+	// Relaxed: flushed every second; the last second may be gone after power
+	// loss. The end of the process loses nothing.
+	Relaxed Durability = "relaxed"
+)
+
+// Defaults of Config.
+const (
+	DefaultPartitions   = 8
+	DefaultRetention    = 7 * 24 * time.Hour
+	DefaultMaxPerOrg    = 1_000_000
+	DefaultMaxBytes     = 10 << 30
+	DefaultDedupeWindow = 5 * time.Minute
+	DefaultPrefix       = "car"
+)
+
+// Config sets up an Engine. Only Dir is required.
+type Config struct {
+	Dir        string     // the store; made if missing, one engine at a time
+	Durability Durability // default Strict
+
+	// Partitions is fixed when the store is made: 0 takes the store's number, or
+	// DefaultPartitions for a new one; another number is an error.
+	Partitions int
+
+	Retention    time.Duration // how long an entry is kept; default 7 days
+	MaxPerOrg    int64         // entries kept per organization; default 1,000,000
+	DedupeWindow time.Duration // how long a key is known; default 5 minutes
+
+	// MaxBytes is the disk budget of all partitions together; when it is used up
+	// the oldest entries go. 0: 10 GiB, or what the disk has if that is less. A
+	// number the disk has no room for is an error.
+	MaxBytes int64
+
+	Prefix         string        // of subjects and of stream names; default "car"
+	PublishTimeout time.Duration // how long an append waits; default engine.PublishTimeout
+	Logger         *slog.Logger  // default: silent
+}
+
+// minBudget is the least disk budget of one partition: two blocks of the
+// server's store.
+const minBudget = 16 << 20
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" {
+		return c, errors.New("jetstream: Config.Dir is empty; it is the directory of the store")
+	}
+	if c.Durability == "" {
+		c.Durability = Strict
+	}
+	if c.Durability != Strict && c.Durability != Relaxed {
+		return c, fmt.Errorf("jetstream: durability %q: it is %q or %q", c.Durability, Strict, Relaxed)
+	}
+	if c.Partitions < 0 || c.Partitions > 4096 {
+		return c, fmt.Errorf("jetstream: %d partitions: 1 to 4096", c.Partitions)
+	}
+	if c.Retention < 0 || c.MaxPerOrg < 0 || c.MaxBytes < 0 || c.DedupeWindow < 0 || c.PublishTimeout < 0 {
+		return c, errors.New("jetstream: a limit in the config is negative")
+	}
+	setDefault(&c.Retention, DefaultRetention)
+	setDefault(&c.MaxPerOrg, DefaultMaxPerOrg)
+	setDefault(&c.DedupeWindow, min(DefaultDedupeWindow, c.Retention))
+	setDefault(&c.PublishTimeout, engine.PublishTimeout)
+	setDefault(&c.Prefix, DefaultPrefix)
+	if strings.Trim(c.Prefix, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+		return c, fmt.Errorf("jetstream: prefix %q: a–z, 0–9, _ and - only", c.Prefix)
+	}
+	if c.DedupeWindow > c.Retention {
+		return c, fmt.Errorf("jetstream: the dedupe window %v is longer than the retention %v", c.DedupeWindow, c.Retention)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+func setDefault[T comparable](value *T, or T) {
+	var zero T
+	if *value == zero {
+		*value = or
+	}
+}
+
+// streamPrefix begins the names of streams and buckets.
+func (c Config) streamPrefix() string {
+	return strings.ToUpper(strings.ReplaceAll(c.Prefix, "-", "_"))
+}

@@ -1,0 +1,550 @@
+// Package jetstream is the durable engine: NATS JetStream, embedded in this
+// process.
+//
+// Every partition is one stream, every organization one literal subject of it;
+// an event's type and the rest of its envelope are headers, its data is the
+// body. Appends are committed in groups: one flight at a time per partition,
+// plain publishes while those are cheaper and one atomic batch otherwise, so
+// that many events share a flush of the disk.
+//
+// The server behind it does not guard its directory. This package does: a lock
+// against a second process, and a marker of the mode the store was made in.
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
+)
+
+// Engine is a log on disk. Use Open.
+type Engine struct {
+	config  Config
+	dir     *storeDir
+	server  *embedded
+	budget  int64
+	parts   []*partition
+	kv      *kv
+	ours    jetstream.KeyValue // the bucket behind kv
+	manage  jetstream.JetStream
+	firsts  *firsts
+	readers readerPool
+
+	signals *nats.Conn // KV, settings, the state of streams
+	tails   *nats.Conn
+	replays *nats.Conn
+	publish publishLink
+
+	purging chan struct{} // holds one token: one purge at a time
+
+	stats     counters
+	closeOnce sync.Once
+	closing   chan struct{} // closed when appends are refused
+	kill      chan struct{} // closed when waiting has to end
+	closed    chan struct{} // closed when the store is released
+	closeErr  error         // set before closed is closed
+	committed sync.WaitGroup
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+type counters struct {
+	appends, duplicates, flights, batchFlights, failures, read, ackNanos, acks atomic.Uint64
+	depth                                                                      atomic.Int64
+}
+
+// partition is what the engine knows of one stream.
+type partition struct {
+	number    int
+	stream    string
+	committer *committer
+	head      atomic.Pointer[carillon.Position]
+	// checked is how often the replay connection had been made anew when head
+	// was last compared with the leader: a log can only have lost its tail while
+	// the connection to it was lost.
+	checked atomic.Uint64
+}
+
+// raise moves the head up to pos.
+func (p *partition) raise(pos carillon.Position) {
+	for {
+		head := p.head.Load()
+		if head != nil && head.Seq >= pos.Seq {
+			return
+		}
+		if p.head.CompareAndSwap(head, &pos) {
+			return
+		}
+	}
+}
+
+// Keys of the bucket.
+const (
+	keyPartitions = "log.partitions"
+	keyFirst      = "log.first."  // + org: sequence of its first ever entry
+	keyPurged     = "log.purged." // + org: up to where it was purged
+)
+
+// Open claims the directory, starts the server and makes or adopts the streams.
+// ctx bounds the start only. The error is engine.ErrStoreInUse when another
+// process has the directory.
+func Open(ctx context.Context, c Config) (_ *Engine, err error) {
+	if c, err = c.withDefaults(); err != nil {
+		return nil, err
+	}
+	dir, err := claimDir(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		config:  c,
+		dir:     dir,
+		purging: make(chan struct{}, 1),
+		closing: make(chan struct{}),
+		kill:    make(chan struct{}),
+		closed:  make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.release())
+		}
+	}()
+	e.server = newEmbedded(c)
+	if err := e.server.start(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.connect(); err != nil {
+		return nil, err
+	}
+	if err := e.adopt(ctx); err != nil {
+		return nil, err
+	}
+	for _, p := range e.parts {
+		e.committed.Go(p.committer.run)
+	}
+	return e, nil
+}
+
+func (e *Engine) connect() (err error) {
+	if e.signals, err = e.server.connect("signals"); err != nil {
+		return err
+	}
+	if e.tails, err = e.server.connect("tail"); err != nil {
+		return err
+	}
+	if e.replays, err = e.server.connect("replay"); err != nil {
+		return err
+	}
+	e.publish.server = e.server
+	e.readers.conn = e.replays
+	e.manage, err = jetstream.New(e.signals)
+	return err
+}
+
+// adopt opens the bucket and the streams, making what is missing.
+func (e *Engine) adopt(ctx context.Context) error {
+	bucket := e.config.streamPrefix() + "_cfg"
+	var err error
+	e.ours, err = e.manage.KeyValue(ctx, bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		e.ours, err = e.manage.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+			Bucket: bucket, History: 5, Storage: jetstream.FileStorage,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("jetstream: settings bucket: %w", err)
+	}
+	e.kv = &kv{e.ours}
+	if err := e.countPartitions(ctx); err != nil {
+		return err
+	}
+	if e.firsts, err = loadFirsts(ctx, e.ours, e.config.Logger); err != nil {
+		return err
+	}
+	if e.budget, err = e.dir.budget(e.config.MaxBytes, e.config.Partitions); err != nil {
+		return err
+	}
+	for i := range e.config.Partitions {
+		p := &partition{number: i, stream: e.config.streamPrefix() + "_EV_" + strconv.Itoa(i)}
+		if err := e.adoptStream(ctx, p); err != nil {
+			return err
+		}
+		p.committer = newCommitter(e, p)
+		e.parts = append(e.parts, p)
+		if _, err := e.State(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// countPartitions makes the number of partitions the store's.
+func (e *Engine) countPartitions(ctx context.Context) error {
+	stored, err := e.kv.Get(ctx, keyPartitions)
+	if errors.Is(err, engine.ErrNoKey) {
+		setDefault(&e.config.Partitions, DefaultPartitions)
+		stored = []byte(strconv.Itoa(e.config.Partitions))
+		err = e.kv.Create(ctx, keyPartitions, stored)
+	}
+	if err != nil {
+		return fmt.Errorf("jetstream: number of partitions: %w", err)
+	}
+	n, err := strconv.Atoi(string(stored))
+	if err != nil || n < 1 {
+		return fmt.Errorf("jetstream: the store says it has %q partitions", stored)
+	}
+	if asked := e.config.Partitions; asked != 0 && asked != n {
+		return fmt.Errorf("jetstream: %s was made with %d partitions and cannot change to %d: "+
+			"positions name them; export it and import it into a new store", e.config.Dir, n, asked)
+	}
+	e.config.Partitions = n
+	return nil
+}
+
+func (e *Engine) streamConfig(p *partition) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:               p.stream,
+		Subjects:           []string{e.config.Prefix + ".ev." + strconv.Itoa(p.number) + ".*"},
+		Retention:          jetstream.LimitsPolicy,
+		Storage:            jetstream.FileStorage,
+		Replicas:           1,
+		Discard:            jetstream.DiscardOld,
+		MaxAge:             e.config.Retention,
+		MaxMsgsPerSubject:  e.config.MaxPerOrg,
+		MaxBytes:           e.budget / int64(e.config.Partitions),
+		MaxMsgSize:         maxMessage,
+		MaxConsumers:       1000, // explicit: the server lets nothing else lift its own limit
+		Duplicates:         e.config.DedupeWindow,
+		AllowDirect:        true,
+		AllowAtomicPublish: true,
+	}
+}
+
+// adoptStream makes the partition's stream, or changes an existing one only
+// where it really differs: an update is not free of side effects.
+func (e *Engine) adoptStream(ctx context.Context, p *partition) error {
+	want := e.streamConfig(p)
+	stream, err := e.manage.Stream(ctx, p.stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = e.manage.CreateStream(ctx, want)
+		return wrap(err, "make stream "+p.stream)
+	}
+	if err != nil {
+		return wrap(err, "open stream "+p.stream)
+	}
+	have := stream.CachedInfo().Config
+	if e.config.MaxBytes == 0 { // a default budget follows the disk downwards only
+		want.MaxBytes = min(want.MaxBytes, have.MaxBytes)
+	}
+	same := have.MaxAge == want.MaxAge && have.MaxMsgsPerSubject == want.MaxMsgsPerSubject &&
+		have.MaxBytes == want.MaxBytes && have.MaxMsgSize == want.MaxMsgSize && have.Duplicates == want.Duplicates &&
+		have.AllowDirect && have.AllowAtomicPublish && have.Discard == want.Discard && have.MaxConsumers == want.MaxConsumers
+	if same {
+		return nil
+	}
+	have.MaxAge, have.MaxMsgsPerSubject, have.MaxBytes = want.MaxAge, want.MaxMsgsPerSubject, want.MaxBytes
+	have.MaxMsgSize, have.Duplicates, have.Discard, have.MaxConsumers = want.MaxMsgSize, want.Duplicates, want.Discard, want.MaxConsumers
+	have.AllowDirect, have.AllowAtomicPublish = true, true
+	_, err = e.manage.UpdateStream(ctx, have)
+	return wrap(err, "change stream "+p.stream)
+}
+
+func wrap(err error, doing string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("jetstream: %s: %w", doing, err)
+}
+
+// Partitions is the number of partitions of the store.
+func (e *Engine) Partitions() int { return e.config.Partitions }
+
+// Open returns the log of one organization.
+func (e *Engine) Open(org carillon.OrgID) engine.Log {
+	p := e.parts[xxhash.Sum64String(string(org))%uint64(len(e.parts))]
+	return &log{engine: e, part: p, org: p.committer.org(org)}
+}
+
+func (e *Engine) partition(i int) (*partition, error) {
+	if i < 0 || i >= len(e.parts) {
+		return nil, fmt.Errorf("jetstream: no partition %d of %d", i, len(e.parts))
+	}
+	select {
+	case <-e.closing:
+		return nil, engine.ErrClosed
+	default:
+		return e.parts[i], nil
+	}
+}
+
+// Head is the highest position known to be stored.
+func (e *Engine) Head(partition int) carillon.Position {
+	if head := e.parts[partition].head.Load(); head != nil {
+		return *head
+	}
+	return carillon.Position{Partition: uint16(partition)}
+}
+
+// KV is a bucket of the same store. Keys that begin with "log." are the
+// engine's own.
+func (e *Engine) KV() engine.KV { return e.kv }
+
+// Caps says what the configured durability promises.
+func (e *Engine) Caps() engine.Caps {
+	c := engine.Caps{Durable: true, DedupeWindow: e.config.DedupeWindow, Retention: e.config.Retention}
+	if e.config.Durability == Strict {
+		c.FsyncBeforeAck = true
+		c.Describe = "sync always: an acknowledged event survives power loss"
+		return c
+	}
+	c.Describe = "sync every second: power loss may take the last second"
+	return c
+}
+
+// Healthy asks the store whether it works and reports appends that cannot get
+// through.
+func (e *Engine) Healthy(ctx context.Context) error {
+	select {
+	case <-e.closing:
+		return engine.ErrClosed
+	default:
+	}
+	for _, p := range e.parts {
+		if reason := p.committer.trouble.Load(); reason != nil {
+			return fmt.Errorf("jetstream: partition %d: %w", p.number, *reason)
+		}
+	}
+	_, err := e.manage.AccountInfo(ctx)
+	return wrap(err, "health")
+}
+
+// Stats are counters since Open.
+func (e *Engine) Stats() engine.Stats {
+	return engine.Stats{
+		Appends:       e.stats.appends.Load(),
+		Duplicates:    e.stats.duplicates.Load(),
+		Flights:       e.stats.flights.Load(),
+		BatchFlights:  e.stats.batchFlights.Load(),
+		Failures:      e.stats.failures.Load(),
+		QueueDepth:    int(e.stats.depth.Load()),
+		ReadEntries:   e.stats.read.Load(),
+		AckNanosTotal: e.stats.ackNanos.Load(),
+		AckCount:      e.stats.acks.Load(),
+	}
+}
+
+// Close refuses new appends, stores the ones it has, stops the server and gives
+// the directory back. When ctx ends first, what still waits is answered as
+// unavailable; the directory is given back all the same. It may be called more
+// than once.
+func (e *Engine) Close(ctx context.Context) error {
+	e.closeOnce.Do(func() {
+		close(e.closing)
+		for _, p := range e.parts {
+			p.committer.close()
+		}
+		flushed := make(chan struct{})
+		go func() {
+			e.committed.Wait()
+			e.firsts.flush()
+			close(flushed)
+		}()
+		go func() {
+			select {
+			case <-flushed:
+				close(e.kill)
+			case <-ctx.Done():
+				close(e.kill)
+				<-flushed
+			}
+			e.closeErr = e.release()
+			close(e.closed)
+		}()
+	})
+	<-e.closed
+	return e.closeErr
+}
+
+// release undoes what Open has done, as far as it came.
+func (e *Engine) release() error {
+	for _, nc := range []*nats.Conn{e.tails, e.replays, e.signals} {
+		if nc != nil {
+			nc.Close()
+		}
+	}
+	e.publish.close()
+	if e.server != nil {
+		e.server.stop()
+	}
+	return e.dir.release()
+}
+
+// kv is engine.KV on a bucket.
+type kv struct{ bucket jetstream.KeyValue }
+
+func (k *kv) Get(ctx context.Context, key string) ([]byte, error) {
+	entry, err := k.bucket.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, engine.ErrNoKey
+	}
+	if err != nil {
+		return nil, wrap(err, "get "+strconv.Quote(key))
+	}
+	return entry.Value(), nil
+}
+
+func (k *kv) Create(ctx context.Context, key string, value []byte) error {
+	_, err := k.bucket.Create(ctx, key, value)
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return engine.ErrKeyExists
+	}
+	return wrap(err, "create "+strconv.Quote(key))
+}
+
+func (k *kv) Put(ctx context.Context, key string, value []byte) error {
+	_, err := k.bucket.Put(ctx, key, value)
+	return wrap(err, "put "+strconv.Quote(key))
+}
+
+// publishLink is the connection appends go through. It does not come back by
+// itself: on one that does, an event can be lost with the old socket while a
+// later one is stored through the new one.
+type publishLink struct {
+	server *embedded
+	mu     sync.Mutex
+	conn   *nats.Conn
+	gone   chan struct{} // closed when conn is
+	ended  bool
+}
+
+// get returns the connection that works, or makes one.
+func (l *publishLink) get() (*nats.Conn, <-chan struct{}, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return nil, nil, engine.ErrClosed
+	}
+	if l.conn != nil && !l.conn.IsClosed() {
+		return l.conn, l.gone, nil
+	}
+	gone := make(chan struct{})
+	conn, err := l.server.connect("publish", nats.NoReconnect(), nats.ClosedHandler(func(*nats.Conn) { close(gone) }))
+	if err != nil {
+		return nil, nil, err
+	}
+	l.conn, l.gone = conn, gone
+	return conn, gone, nil
+}
+
+func (l *publishLink) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	if l.conn != nil {
+		l.conn.Close()
+	}
+}
+
+// firsts remembers which organizations ever had an entry, so that one that lost
+// none is not told it did. Records are written in the background: until one is
+// there the log itself shows that the organization is known.
+type firsts struct {
+	bucket jetstream.KeyValue
+	warn   func(string, ...any)
+
+	mu      sync.Mutex
+	known   map[carillon.OrgID]uint64
+	waiting []carillon.OrgID
+	writing chan struct{} // closed when the running writer ends; nil: none runs
+}
+
+func loadFirsts(ctx context.Context, bucket jetstream.KeyValue, logger interface{ Warn(string, ...any) }) (*firsts, error) {
+	f := &firsts{bucket: bucket, warn: logger.Warn, known: make(map[carillon.OrgID]uint64)}
+	watch, err := bucket.Watch(ctx, keyFirst+">", jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, wrap(err, "read the organizations")
+	}
+	defer func() { _ = watch.Stop() }()
+	for {
+		select {
+		case record := <-watch.Updates():
+			if record == nil {
+				return f, nil
+			}
+			seq, _ := strconv.ParseUint(string(record.Value()), 10, 64)
+			f.known[carillon.OrgID(strings.TrimPrefix(record.Key(), keyFirst))] = seq
+		case <-ctx.Done():
+			return nil, wrap(ctx.Err(), "read the organizations")
+		}
+	}
+}
+
+// get returns the sequence of the organization's first ever entry.
+func (f *firsts) get(org carillon.OrgID) (seq uint64, known bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seq, known = f.known[org]
+	return seq, known
+}
+
+// put remembers it and writes the record soon.
+func (f *firsts) put(org carillon.OrgID, seq uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, known := f.known[org]; known {
+		return
+	}
+	f.known[org] = seq
+	f.waiting = append(f.waiting, org)
+	if f.writing == nil {
+		f.writing = make(chan struct{})
+		go f.write(f.writing)
+	}
+}
+
+// recordTimeout bounds the writing of one record.
+const recordTimeout = 10 * time.Second
+
+func (f *firsts) write(done chan struct{}) {
+	defer close(done)
+	for {
+		f.mu.Lock()
+		if len(f.waiting) == 0 {
+			f.waiting, f.writing = nil, nil
+			f.mu.Unlock()
+			return
+		}
+		org := f.waiting[0]
+		f.waiting = f.waiting[1:]
+		seq := f.known[org]
+		f.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+		_, err := f.bucket.Put(ctx, keyFirst+string(org), strconv.AppendUint(nil, seq, 10))
+		cancel()
+		if err != nil {
+			f.warn("jetstream: the record of an organization's first entry was not written", "org", org, "err", err)
+		}
+	}
+}
+
+// flush waits until every record is written.
+func (f *firsts) flush() {
+	f.mu.Lock()
+	writing := f.writing
+	f.mu.Unlock()
+	if writing != nil {
+		<-writing
+	}
+}

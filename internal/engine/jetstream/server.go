@@ -1,0 +1,126 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+)
+
+// readyTimeout bounds the start of the server; it reads its index then.
+const readyTimeout = 2 * time.Minute
+
+// unlimitedStore is the limit of the server as a whole. The streams have their
+// own; one below their sum would keep them from being opened.
+const unlimitedStore = 1 << 60
+
+// embedded is the server in this process. It listens nowhere; connections are
+// pipes.
+type embedded struct {
+	options server.Options
+	logger  *slog.Logger
+	current atomic.Pointer[server.Server]
+}
+
+func newEmbedded(c Config) *embedded {
+	o := server.Options{
+		ServerName:         "carillon",
+		DontListen:         true,
+		NoSigs:             true,
+		NoLog:              true,
+		JetStream:          true,
+		StoreDir:           c.Dir,
+		JetStreamMaxStore:  unlimitedStore,
+		JetStreamMaxMemory: 64 << 20,
+		MaxPayload:         maxMessage,
+		SyncInterval:       time.Second,
+		SyncAlways:         c.Durability == Strict,
+	}
+	return &embedded{options: o, logger: c.Logger}
+}
+
+func (s *embedded) start(ctx context.Context) error {
+	options := s.options // the server keeps and completes its own
+	srv, err := server.NewServer(&options)
+	if err != nil {
+		return fmt.Errorf("jetstream: embedded server: %w", err)
+	}
+	srv.SetLoggerV2(serverLog{s.logger}, false, false, false)
+	srv.Start()
+	timeout := readyTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = time.Until(deadline)
+	}
+	if !srv.ReadyForConnections(timeout) || !srv.JetStreamEnabled() {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		return fmt.Errorf("jetstream: the embedded server was not ready within %v", timeout)
+	}
+	s.current.Store(srv)
+	return nil
+}
+
+func (s *embedded) stop() {
+	if srv := s.current.Swap(nil); srv != nil {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	}
+}
+
+var errStopped = errors.New("jetstream: the embedded server is not running")
+
+// InProcessConn lets a client connect to whichever server runs now.
+func (s *embedded) InProcessConn() (net.Conn, error) {
+	srv := s.current.Load()
+	if srv == nil {
+		return nil, errStopped
+	}
+	return srv.InProcessConn()
+}
+
+// connect makes a connection that comes back by itself.
+func (s *embedded) connect(name string, more ...nats.Option) (*nats.Conn, error) {
+	options := append([]nats.Option{
+		nats.Name("carillon " + name),
+		nats.InProcessServer(s),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(20 * time.Millisecond),
+		nats.ReconnectJitter(5*time.Millisecond, 5*time.Millisecond),
+		nats.Timeout(5 * time.Second),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			s.logger.Debug("jetstream: connection", "name", name, "err", err)
+		}),
+	}, more...)
+	nc, err := nats.Connect("", options...)
+	if err != nil {
+		return nil, fmt.Errorf("jetstream: connect %s: %w", name, err)
+	}
+	return nc, nil
+}
+
+// newInbox is a subject prefix nobody else uses.
+func newInbox() string { return "_INBOX." + nuid.Next() }
+
+// serverLog writes the server's log into ours; what it calls a notice is a
+// detail here.
+type serverLog struct{ l *slog.Logger }
+
+func (s serverLog) Noticef(format string, v ...any) { s.log(slog.LevelDebug, format, v) }
+func (s serverLog) Warnf(format string, v ...any)   { s.log(slog.LevelWarn, format, v) }
+func (s serverLog) Errorf(format string, v ...any)  { s.log(slog.LevelError, format, v) }
+func (s serverLog) Fatalf(format string, v ...any)  { s.log(slog.LevelError, format, v) }
+func (s serverLog) Debugf(string, ...any)           {}
+func (s serverLog) Tracef(string, ...any)           {}
+
+func (s serverLog) log(level slog.Level, format string, v []any) {
+	if s.l.Enabled(context.Background(), level) {
+		s.l.Log(context.Background(), level, "nats-server: "+fmt.Sprintf(format, v...))
+	}
+}

@@ -1,0 +1,305 @@
+// Package memory is an engine that keeps the log in this process: for fast
+// tests, for synctest bubbles, and for installs that want nothing on disk.
+//
+// It keeps every promise of package engine but durability. It does no I/O and
+// waits on channels only, so time inside a bubble moves past it. Retention is
+// applied when something looks at the log, not by a timer.
+package memory
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
+)
+
+// Config sets up an Engine. The zero value works.
+type Config struct {
+	Partitions   int           // default 8
+	Retention    time.Duration // how long an entry is kept; default 7 days
+	MaxPerOrg    int           // entries kept per organization; default 1,000,000
+	MaxBytes     int64         // over all partitions; default 256 MiB
+	DedupeWindow time.Duration // how long a key is known; default 5 minutes
+}
+
+func (c Config) withDefaults() Config {
+	if c.Partitions <= 0 {
+		c.Partitions = 8
+	}
+	if c.Retention <= 0 {
+		c.Retention = 7 * 24 * time.Hour
+	}
+	if c.MaxPerOrg <= 0 {
+		c.MaxPerOrg = 1_000_000
+	}
+	if c.MaxBytes <= 0 {
+		c.MaxBytes = 256 << 20
+	}
+	if c.DedupeWindow <= 0 {
+		c.DedupeWindow = 5 * time.Minute
+	}
+	return c
+}
+
+// Engine is a log in memory. Its zero value does not work; use New.
+type Engine struct {
+	config     Config
+	partitions []*partition
+	kv         kv
+
+	made     atomic.Uint64 // message ids the engine made up
+	recreate atomic.Uint64 // partitions made anew, for their identity
+	stats    counters
+	gate     gate
+
+	closeOnce sync.Once
+	closing   chan struct{} // closed by Close: no more appends
+	flushed   chan struct{} // closed by Close: appends are answered, tails end
+	running   sync.WaitGroup
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+type counters struct {
+	appends, duplicates, flights, failures, read, ackNanos, acks atomic.Uint64
+	depth                                                        atomic.Int64
+}
+
+// New makes an empty log and starts one goroutine per partition; Close ends
+// them.
+func New(c Config) *Engine {
+	c = c.withDefaults()
+	e := &Engine{config: c, closing: make(chan struct{}), flushed: make(chan struct{})}
+	e.gate.open = make(chan struct{})
+	close(e.gate.open)
+	for i := range c.Partitions {
+		p := newPartition(uint16(i), c, e.newIdentity())
+		e.partitions = append(e.partitions, p)
+		e.running.Go(func() { e.commit(p) })
+	}
+	return e
+}
+
+func (e *Engine) newIdentity() string {
+	return "memory-" + strconv.FormatUint(e.recreate.Add(1), 10)
+}
+
+// Partitions is the number of partitions.
+func (e *Engine) Partitions() int { return e.config.Partitions }
+
+// Open returns the log of one organization.
+func (e *Engine) Open(org carillon.OrgID) engine.Log {
+	i := int(xxhash.Sum64String(string(org)) % uint64(e.config.Partitions))
+	return &log{engine: e, part: e.partitions[i], org: org}
+}
+
+func (e *Engine) partition(i int) (*partition, error) {
+	if i < 0 || i >= len(e.partitions) {
+		return nil, fmt.Errorf("memory: no partition %d of %d", i, len(e.partitions))
+	}
+	select {
+	case <-e.flushed:
+		return nil, engine.ErrClosed
+	default:
+	}
+	return e.partitions[i], nil
+}
+
+// chunk is how many entries a reader takes per turn of the lock.
+const chunk = 256
+
+// Tail follows one partition; see engine.Engine.
+func (e *Engine) Tail(ctx context.Context, partition int, after uint64, f func(*carillon.Entry)) error {
+	p, err := e.partition(partition)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	broken := p.broken
+	p.mu.Unlock()
+	buf := make([]*carillon.Entry, 0, chunk)
+	for {
+		p.mu.Lock()
+		cut := p.broken != broken
+		changed := p.changed
+		if !cut {
+			buf, after = p.after(buf[:0], after)
+		}
+		p.mu.Unlock()
+		if cut {
+			return fmt.Errorf("memory: partition %d was cut under the tail", partition)
+		}
+		for _, entry := range buf {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			f(entry)
+		}
+		if len(buf) > 0 {
+			clear(buf)
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.flushed:
+			return engine.ErrClosed
+		}
+	}
+}
+
+// State reads the partition's bounds.
+func (e *Engine) State(ctx context.Context, partition int) (engine.State, error) {
+	p, err := e.partition(partition)
+	if err != nil {
+		return engine.State{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return engine.State{}, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expire(time.Now())
+	return engine.State{
+		Identity: p.identity,
+		First:    p.first(),
+		Last:     p.at(p.last()),
+		Entries:  uint64(p.kept),
+		Bytes:    uint64(p.bytes),
+	}, nil
+}
+
+// Check reads the check of the entry at seq.
+func (e *Engine) Check(ctx context.Context, partition int, seq uint64) (check uint32, found bool, err error) {
+	p, err := e.partition(partition)
+	if err != nil {
+		return 0, false, err
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, false, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expire(time.Now())
+	if entry := p.entry(seq); entry != nil {
+		return entry.Pos.Check, true, nil
+	}
+	return 0, false, nil
+}
+
+// Head is the position of the last entry stored.
+func (e *Engine) Head(partition int) carillon.Position {
+	if head := e.partitions[partition].head.Load(); head != nil {
+		return *head
+	}
+	return carillon.Position{Partition: uint16(partition)}
+}
+
+// KV is a map.
+func (e *Engine) KV() engine.KV { return &e.kv }
+
+// Caps promises nothing durable.
+func (e *Engine) Caps() engine.Caps {
+	return engine.Caps{
+		DedupeWindow: e.config.DedupeWindow,
+		Retention:    e.config.Retention,
+		Describe:     "in memory, nothing survives the process",
+	}
+}
+
+// Healthy returns the error of Fail, or that the engine is closed.
+func (e *Engine) Healthy(ctx context.Context) error {
+	select {
+	case <-e.closing:
+		return engine.ErrClosed
+	default:
+	}
+	if _, err := e.gate.state(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// Stats are counters since New.
+func (e *Engine) Stats() engine.Stats {
+	return engine.Stats{
+		Appends:       e.stats.appends.Load(),
+		Duplicates:    e.stats.duplicates.Load(),
+		Flights:       e.stats.flights.Load(),
+		Failures:      e.stats.failures.Load(),
+		QueueDepth:    int(e.stats.depth.Load()),
+		ReadEntries:   e.stats.read.Load(),
+		AckNanosTotal: e.stats.ackNanos.Load(),
+		AckCount:      e.stats.acks.Load(),
+	}
+}
+
+// Close answers what was appended and ends the engine's goroutines and tails.
+// It may be called more than once.
+func (e *Engine) Close(ctx context.Context) error {
+	e.closeOnce.Do(func() {
+		for _, p := range e.partitions {
+			p.mu.Lock()
+			p.closed = true
+			p.mu.Unlock()
+		}
+		close(e.closing)
+		go func() {
+			e.running.Wait()
+			close(e.flushed)
+		}()
+	})
+	select {
+	case <-e.flushed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+type kv struct {
+	mu     sync.Mutex
+	values map[string][]byte
+}
+
+func (k *kv) Get(_ context.Context, key string) ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	value, ok := k.values[key]
+	if !ok {
+		return nil, engine.ErrNoKey
+	}
+	return append([]byte(nil), value...), nil
+}
+
+func (k *kv) Create(_ context.Context, key string, value []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.values[key]; ok {
+		return engine.ErrKeyExists
+	}
+	k.put(key, value)
+	return nil
+}
+
+func (k *kv) Put(_ context.Context, key string, value []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.put(key, value)
+	return nil
+}
+
+func (k *kv) put(key string, value []byte) {
+	if k.values == nil {
+		k.values = make(map[string][]byte)
+	}
+	k.values[key] = append([]byte(nil), value...)
+}

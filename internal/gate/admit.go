@@ -1,0 +1,162 @@
+package gate
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
+	"github.com/carillon-rt/carillon/internal/match"
+)
+
+// admit checks and stamps a batch; bytes is what its events have together.
+func (g *Gate) admit(p *carillon.Principal, drafts []carillon.Draft, now time.Time) (batch []engine.Append, bytes int, err *carillon.Error) {
+	switch {
+	case len(drafts) == 0:
+		return nil, 0, carillon.BadRequest("there are no events; send 1–%d", g.cfg.BatchEvents)
+	case len(drafts) > g.cfg.BatchEvents:
+		return nil, 0, carillon.Errorf(carillon.CodeTooLarge, "%d events at once; at most %d are allowed, send them in parts", len(drafts), g.cfg.BatchEvents)
+	}
+	// One piece of memory for both; the engine copies the events.
+	events := make([]carillon.Event, len(drafts))
+	batch = make([]engine.Append, len(drafts))
+	now = now.UTC().Truncate(time.Millisecond)
+	for i := range drafts {
+		e, d := &events[i], &drafts[i]
+		key, err := g.stamp(e, p, d, now)
+		if err != nil {
+			refusal := carillon.AsError(err)
+			if len(drafts) > 1 {
+				refusal = &carillon.Error{Code: refusal.Code, Message: fmt.Sprintf("event %d: %s", i, refusal.Message), RetryAfter: refusal.RetryAfter, Err: refusal.Err}
+			}
+			return nil, 0, refusal
+		}
+		batch[i] = engine.Append{Event: e, Key: key}
+		bytes += size(e)
+	}
+	if bytes > g.cfg.BatchBytes {
+		return nil, 0, carillon.Errorf(carillon.CodeTooLarge, "the events have %d bytes together; at most %d are allowed, send them in parts", bytes, g.cfg.BatchBytes)
+	}
+	return batch, bytes, nil
+}
+
+// stamp fills e from a draft that may be published as it is.
+func (g *Gate) stamp(e *carillon.Event, p *carillon.Principal, d *carillon.Draft, now time.Time) (key string, err error) {
+	if e.Type, err = g.eventType(p, d.Type); err != nil {
+		return "", err
+	}
+	if len(d.Data) > g.cfg.EventBytes {
+		return "", carillon.Errorf(carillon.CodeTooLarge, "the data has %d bytes; at most %d are allowed", len(d.Data), g.cfg.EventBytes)
+	}
+	e.Data = d.Data
+	if e.Subject, err = carillon.ParseSubject(d.Subject); err != nil {
+		return "", err
+	}
+	if e.Time, err = eventTime(d.Time, now); err != nil {
+		return "", err
+	}
+	if key, err = eventKey(p, d.ID); err != nil {
+		return "", err
+	}
+	if e.To, err = g.audience(d); err != nil {
+		return "", err
+	}
+	if d.Ephemeral {
+		if d.ID != "" {
+			return "", carillon.BadRequest("an ephemeral event is never stored and so has no id; leave out id, or ephemeral")
+		}
+		return "", carillon.BadRequest("ephemeral events are not supported by this server; leave out ephemeral")
+	}
+	e.From = p.User
+	return key, nil
+}
+
+// eventType checks the type and whether the caller may publish it.
+func (g *Gate) eventType(p *carillon.Principal, s string) (carillon.Type, error) {
+	t, err := carillon.ParseType(s)
+	if err != nil {
+		return "", err
+	}
+	if t.Reserved() {
+		return "", carillon.Errorf(carillon.CodeForbidden, "event type %q: types that begin with %q come from the server only; choose another first word", t, t.First())
+	}
+	if _, ok := g.sources[t.First()]; ok {
+		return "", carillon.Errorf(carillon.CodeForbidden, "event type %q: %q is a webhook source, whose types come from there only; choose another first word", t, t.First())
+	}
+	if !match.MayPublish(p, t) {
+		return "", carillon.Errorf(carillon.CodeForbidden, "this credential may not publish event type %q; it needs a role or permissions that allow it", t)
+	}
+	return t, nil
+}
+
+// eventTime reads RFC 3339; empty text is the time of acceptance.
+func eventTime(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return now, nil
+	}
+	var t time.Time
+	err := t.UnmarshalText([]byte(s)) // strict, unlike time.Parse
+	t = t.UTC().Truncate(time.Millisecond)
+	if err != nil || t.Year() < 0 || t.Year() > 9999 {
+		if len(s) > 40 {
+			s = s[:40] + "…"
+		}
+		return time.Time{}, carillon.BadRequest("time %q is not RFC 3339, such as 2025-07-09T10:30:00.000Z", s)
+	}
+	return t, nil
+}
+
+// eventKey is the key that makes publishing idempotent, or "".
+func eventKey(p *carillon.Principal, id string) (string, error) {
+	if id == "" {
+		return "", nil
+	}
+	if len(id) > carillon.MaxEventKey {
+		return "", carillon.BadRequest("an event's own id is 1–%d bytes, not %d", carillon.MaxEventKey, len(id))
+	}
+	if _, err := carillon.ParseSubject(id); err != nil { // the same alphabet
+		return "", carillon.BadRequest("an event's own id is UTF-8 without control characters")
+	}
+	return p.Publisher() + ":" + id, nil
+}
+
+// audience checks whom the event is for.
+func (g *Gate) audience(d *carillon.Draft) (carillon.Audience, error) {
+	switch {
+	case d.Room != "" && len(d.Users) > 0:
+		return carillon.Audience{}, carillon.BadRequest("an event goes to a room or to users, not to both")
+	case d.Room != "":
+		room, err := carillon.ParseRoom(d.Room)
+		if err != nil {
+			return carillon.Audience{}, err
+		}
+		return carillon.Audience{}, carillon.Errorf(carillon.CodeNotFound, "room %q is not known here", room)
+	case len(d.Users) == 0:
+		return carillon.Audience{}, nil
+	case len(d.Users) > g.cfg.UsersPerEvent:
+		return carillon.Audience{}, carillon.BadRequest("the event names %d users; at most %d are allowed", len(d.Users), g.cfg.UsersPerEvent)
+	}
+	users := make([]string, 0, len(d.Users))
+	known := make(map[string]struct{}, len(d.Users))
+	for _, s := range d.Users {
+		u, err := carillon.ParseUser(s)
+		if err != nil {
+			return carillon.Audience{}, err
+		}
+		if _, twice := known[u]; !twice {
+			known[u] = struct{}{}
+			users = append(users, u)
+		}
+	}
+	return carillon.Audience{Users: slices.Clip(users)}, nil
+}
+
+// size is what an event counts for in limits of bytes.
+func size(e *carillon.Event) int {
+	n := len(e.Type) + len(e.Subject) + len(e.Data)
+	for _, u := range e.To.Users {
+		n += len(u)
+	}
+	return n
+}

@@ -1,0 +1,172 @@
+// Package gate is the only way into the log. It decides whether events may be
+// published, are valid, and are not too much; it stamps them and appends them.
+//
+// A batch is accepted whole or refused whole. Every refusal is a
+// *[carillon.Error] that may be shown; in a batch of several it names the
+// event's index, from 0.
+//
+// # Concurrency
+//
+// The methods of [Gate] may be called from any goroutine and never wait, except
+// [Gate.Publish]. Batches submitted one after the other by one goroutine keep
+// their order.
+package gate
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
+	"github.com/carillon-rt/carillon/internal/org"
+)
+
+// Config of a gate. Zero fields mean the defaults.
+type Config struct {
+	// Open opens an organization's log, without I/O. Required.
+	Open func(carillon.OrgID) engine.Log
+	// Orgs knows which organizations exist, and their limits. Required.
+	Orgs *org.Directory
+	// Sources are the names of the configured webhook sources: nobody may
+	// publish types that begin with one.
+	Sources []string
+
+	EventBytes    int   // of data in one event
+	BatchEvents   int   // events in one batch
+	BatchBytes    int   // of the events of one batch together
+	UsersPerEvent int   // users named by one event
+	InFlight      int   // events of the node that wait for the log at the same time
+	InFlightBytes int64 // and their bytes
+
+	Now func() time.Time // time.Now
+}
+
+// Defaults of Config.
+const (
+	DefaultEventBytes    = 200_000
+	DefaultBatchEvents   = 1000
+	DefaultBatchBytes    = 10_000_000
+	DefaultUsersPerEvent = 1000
+	DefaultInFlight      = 100_000
+	DefaultInFlightBytes = 256 << 20
+)
+
+// busyRetry is how long a publisher is told to wait when too much is in flight:
+// in that time the log stores what is waiting.
+const busyRetry = time.Second
+
+// Gate admits events. Make one with New.
+type Gate struct {
+	cfg     Config
+	sources map[string]struct{}
+	tenants tenants
+	count   counters
+}
+
+// New makes a gate. It panics if a required field is missing.
+func New(cfg Config) *Gate {
+	if cfg.Open == nil || cfg.Orgs == nil {
+		panic("gate: Config.Open and Config.Orgs are required")
+	}
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&cfg.EventBytes, DefaultEventBytes)
+	def(&cfg.BatchEvents, DefaultBatchEvents)
+	def(&cfg.BatchBytes, DefaultBatchBytes)
+	def(&cfg.UsersPerEvent, DefaultUsersPerEvent)
+	def(&cfg.InFlight, DefaultInFlight)
+	if cfg.InFlightBytes <= 0 {
+		cfg.InFlightBytes = DefaultInFlightBytes
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	g := &Gate{cfg: cfg, sources: make(map[string]struct{}, len(cfg.Sources))}
+	for _, s := range cfg.Sources {
+		g.sources[s] = struct{}{}
+	}
+	g.tenants.open = cfg.Open
+	g.tenants.atLeast = cfg.EventBytes
+	g.tenants.m = map[carillon.OrgID]*tenant{}
+	return g
+}
+
+// Submit checks the drafts and appends them as one batch. It never waits. done
+// is called exactly once: with a refusal before Submit returns, or from a
+// goroutine of the engine when the log has answered, and then it must not
+// block. With a nil error everything is in the log and there is a receipt for
+// each draft, in order.
+//
+// The gate keeps the Data and the strings of the drafts, not the slice itself.
+func (g *Gate) Submit(p *carillon.Principal, drafts []carillon.Draft, done func([]carillon.Receipt, error)) {
+	if err := g.submit(p, drafts, done); err != nil {
+		g.count.refuse(err.Code)
+		done(nil, err)
+	}
+}
+
+// submit calls done only if it returns nil.
+func (g *Gate) submit(p *carillon.Principal, drafts []carillon.Draft, done func([]carillon.Receipt, error)) *carillon.Error {
+	now := g.cfg.Now()
+	o, err := g.organization(p)
+	if err != nil {
+		return err
+	}
+	batch, bytes, err := g.admit(p, drafts, now)
+	if err != nil {
+		return err
+	}
+	n, size := int64(len(batch)), int64(bytes)
+	if !g.count.enter(n, size, int64(g.cfg.InFlight), g.cfg.InFlightBytes) {
+		return carillon.Unavailable(busyRetry, nil, "more events are waiting to be stored than this server takes; send them again later")
+	}
+	t := g.tenants.get(o, now)
+	if err := t.take(now, len(batch), bytes); err != nil {
+		g.count.leave(n, size)
+		return err
+	}
+	t.log.Append(batch, func(receipts []carillon.Receipt, err error) {
+		g.count.leave(n, size)
+		if err != nil {
+			g.count.failed.Add(uint64(n))
+			done(nil, fmt.Errorf("gate: append %d events: %w", n, err))
+			return
+		}
+		g.count.store(receipts, batch)
+		done(receipts, nil)
+	})
+	return nil
+}
+
+// Publish is Submit for those who can wait. When ctx ends first it returns an
+// unavailable error, and the events may be stored all the same.
+func (g *Gate) Publish(ctx context.Context, p *carillon.Principal, drafts []carillon.Draft) ([]carillon.Receipt, error) {
+	type answer struct {
+		receipts []carillon.Receipt
+		err      error
+	}
+	answered := make(chan answer, 1)
+	g.Submit(p, drafts, func(receipts []carillon.Receipt, err error) { answered <- answer{receipts, err} })
+	select {
+	case a := <-answered:
+		return a.receipts, a.err
+	case <-ctx.Done():
+		return nil, carillon.Unavailable(busyRetry, ctx.Err(), "the log has not answered yet; the events may be stored: with an id of your own it is safe to send them again")
+	}
+}
+
+// organization is the caller's, if it may be used.
+func (g *Gate) organization(p *carillon.Principal) (*org.Org, *carillon.Error) {
+	o, ok := g.cfg.Orgs.Get(p.Org)
+	switch {
+	case !ok:
+		return nil, carillon.Errorf(carillon.CodeForbidden, "this organization does not exist any more")
+	case o.Disabled:
+		return nil, carillon.Errorf(carillon.CodeForbidden, "this organization is disabled; ask the operator")
+	}
+	return o, nil
+}

@@ -1,0 +1,98 @@
+package gate
+
+import (
+	"sync/atomic"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
+)
+
+// largeEvent is from when on an event is counted as large, in bytes of data.
+const largeEvent = 1000
+
+// Stats are counters since the start, and what is in flight now.
+type Stats struct {
+	Events     uint64 // stored
+	Duplicates uint64 // known already, not stored again
+	Bytes      uint64 // of the data of stored events
+	Large      uint64 // stored events of more than 1,000 bytes of data
+	Failed     uint64 // events that the log refused
+	// Refused counts batches by the code they were refused with.
+	Refused map[carillon.Code]uint64
+
+	InFlight      int64 // events that wait for the log now
+	InFlightBytes int64
+}
+
+// Stats reads the counters; they are not read at one moment.
+func (g *Gate) Stats() Stats {
+	c := &g.count
+	s := Stats{
+		Events:        c.events.Load(),
+		Duplicates:    c.duplicates.Load(),
+		Bytes:         c.bytes.Load(),
+		Large:         c.large.Load(),
+		Failed:        c.failed.Load(),
+		InFlight:      c.inFlight.Load(),
+		InFlightBytes: c.inFlightBytes.Load(),
+		Refused:       make(map[carillon.Code]uint64, len(refusals)),
+	}
+	for i, code := range refusals {
+		s.Refused[code] = c.refused[i].Load()
+	}
+	return s
+}
+
+// refusals are the codes with which the gate refuses.
+var refusals = [...]carillon.Code{
+	carillon.CodeBadRequest, carillon.CodeForbidden, carillon.CodeNotFound,
+	carillon.CodeTooLarge, carillon.CodeRateLimited, carillon.CodeUnavailable,
+}
+
+type counters struct {
+	events, duplicates, bytes, large, failed atomic.Uint64
+	refused                                  [len(refusals)]atomic.Uint64
+	inFlight, inFlightBytes                  atomic.Int64
+}
+
+func (c *counters) refuse(code carillon.Code) {
+	for i := range refusals {
+		if refusals[i] == code {
+			c.refused[i].Add(1)
+		}
+	}
+}
+
+// enter counts events in, unless they would be over a limit. Alone they may be.
+func (c *counters) enter(n, bytes, maxN, maxBytes int64) bool {
+	all, allBytes := c.inFlight.Add(n), c.inFlightBytes.Add(bytes)
+	if all == n || all <= maxN && allBytes <= maxBytes {
+		return true
+	}
+	c.leave(n, bytes)
+	return false
+}
+
+func (c *counters) leave(n, bytes int64) {
+	c.inFlight.Add(-n)
+	c.inFlightBytes.Add(-bytes)
+}
+
+func (c *counters) store(receipts []carillon.Receipt, batch []engine.Append) {
+	var duplicates, bytes, large uint64
+	for i := range receipts {
+		if receipts[i].Duplicate {
+			duplicates++
+			continue
+		}
+		n := len(batch[i].Event.Data)
+		bytes += uint64(n)
+		if n > largeEvent {
+			large++
+		}
+	}
+	c.events.Add(uint64(len(receipts)) - duplicates)
+	c.duplicates.Add(duplicates)
+	c.bytes.Add(bytes)
+	c.large.Add(large)
+}

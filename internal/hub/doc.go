@@ -1,0 +1,23 @@
+// Package hub carries entries from the log to the sessions of this node.
+//
+// One tail per partition appends to a ring of recent entries, matches each
+// entry once in its organization's realm, and posts one notice to every shard
+// that has a feed there. A shard is one goroutine that owns feeds and their
+// sessions: nothing else touches them, so they need no lock. A feed is one
+// cursor in one organization's log. It is live (a short queue of places in the
+// ring) or behind (no queue: it takes what its socket has room for, from shared
+// scans of the log and then from the ring), and it moves between the two
+// without losing or repeating an entry.
+//
+// # Concurrency
+//
+// The methods of [Shard], [Feed] and [Timer] are for the shard's goroutine only,
+// except [Shard.Post]. The methods of [Hub] may be called from anywhere. Entries
+// and deliveries are immutable and shared.
+//
+// # Failure
+//
+// Nothing is skipped in silence. A feed that cannot go on from where it stands
+// gets a gap: expired when the log dropped what it wanted, reset when its
+// position is not of this log.
+package hub

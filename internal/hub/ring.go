@@ -1,0 +1,299 @@
+package hub
+
+import (
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"github.com/carillon-rt/carillon"
+)
+
+// Form names one encoding of an entry: codec, framing and the like. Package
+// session gives the numbers their meaning.
+type Form uint8
+
+// NumForms is how many encodings a delivery remembers.
+const NumForms = 3
+
+// place is a position and its index in the ring.
+type place struct {
+	n   uint64
+	pos carillon.Position
+}
+
+// Delivery is an entry that remembers its encodings, so that each is made at
+// most once and shared by every session. Safe for concurrent use.
+type Delivery struct {
+	Entry *carillon.Entry
+
+	at   place         // where it is in the ring; n is 0 for one read by a scan
+	prev uint64        // ring index of the organization's previous entry, or 0
+	next atomic.Uint64 // and of its next, or 0
+	ring *ring         // counts the encodings' bytes; nil for a scan's
+	enc  [NumForms]atomic.Pointer[[]byte]
+}
+
+// Encoding returns the remembered encoding, or nil.
+func (d *Delivery) Encoding(f Form) []byte {
+	if p := d.enc[f].Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Remember keeps b as the encoding and returns the one to use: b, or that of
+// whoever came first. b must not change afterwards.
+func (d *Delivery) Remember(f Form, b []byte) []byte {
+	if d.enc[f].CompareAndSwap(nil, &b) {
+		if d.ring != nil {
+			d.ring.bytes.Add(int64(len(b)))
+		}
+		return b
+	}
+	return *d.enc[f].Load()
+}
+
+// chunkSize is how many entries share one piece of the ring.
+const chunkSize = 256
+
+type chunk [chunkSize]*Delivery
+
+// ringTable is the ring's directory; it is replaced, never changed.
+type ringTable struct {
+	base   uint64 // index of chunks[0][0]
+	chunks []*chunk
+}
+
+func (t *ringTable) get(n uint64) *Delivery {
+	if n < t.base {
+		return nil
+	}
+	i := n - t.base
+	if i/chunkSize >= uint64(len(t.chunks)) {
+		return nil
+	}
+	return t.chunks[i/chunkSize][i%chunkSize]
+}
+
+// chain is what the ring knows of one organization.
+type chain struct {
+	org     carillon.OrgID
+	head    atomic.Uint64 // ring index of its newest entry, or 0
+	evicted atomic.Uint64 // sequence of its last entry that left the ring, or 0
+	realm   atomic.Pointer[Realm]
+}
+
+// ring holds the recent entries of a partition, of all organizations, in order.
+// The tail is its only writer; anyone may read. Entries have consecutive
+// indices from 1; sequences of the log rise with them but have holes.
+type ring struct {
+	budget int64
+
+	head  atomic.Uint64 // index of the newest entry; published after the entry
+	table atomic.Pointer[ringTable]
+	bytes atomic.Int64 // entries and their encodings
+	start atomic.Uint64
+	// floor is the position just before the oldest entry here.
+	floor atomic.Pointer[carillon.Position]
+
+	mu      sync.RWMutex // guards chains
+	chains  map[carillon.OrgID]*chain
+	dropped bool // a chain was thrown away: new ones know nothing from before
+}
+
+// maxChains bounds the organizations a ring remembers without having entries or
+// subscribers of them.
+const maxChains = 100_000
+
+func newRing(budget int64, base carillon.Position) *ring {
+	r := &ring{budget: budget, chains: map[carillon.OrgID]*chain{}}
+	r.table.Store(&ringTable{base: 1})
+	r.floor.Store(&base)
+	r.start.Store(base.Seq)
+	return r
+}
+
+// chainOf returns what is known of an organization, making it if need be.
+func (r *ring) chainOf(org carillon.OrgID) *chain {
+	r.mu.RLock()
+	c := r.chains[org]
+	r.mu.RUnlock()
+	if c != nil {
+		return c
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.chainLocked(org)
+}
+
+func (r *ring) chainLocked(org carillon.OrgID) *chain {
+	c := r.chains[org]
+	if c == nil {
+		c = &chain{org: org}
+		if r.dropped {
+			c.evicted.Store(r.floor.Load().Seq)
+		}
+		r.chains[org] = c
+	}
+	return c
+}
+
+// attach makes realm the one that the tail matches the organization's entries in.
+func (r *ring) attach(org carillon.OrgID, realm *Realm) *chain {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.chainLocked(org)
+	c.realm.Store(realm)
+	return c
+}
+
+// append adds the newest entry. Only the tail calls it.
+func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
+	c := r.chainOf(e.Org)
+	n := r.head.Load() + 1
+	d := &Delivery{Entry: e, at: place{n: n, pos: e.Pos}, ring: r}
+	t := r.table.Load()
+	if prev := t.get(c.head.Load()); prev != nil {
+		d.prev = prev.at.n
+		defer prev.next.Store(n)
+	}
+	i := n - t.base
+	if i/chunkSize == uint64(len(t.chunks)) {
+		grown := &ringTable{base: t.base, chunks: make([]*chunk, len(t.chunks)+1)}
+		copy(grown.chunks, t.chunks)
+		grown.chunks[len(t.chunks)] = new(chunk)
+		t = grown
+	}
+	t.chunks[i/chunkSize][i%chunkSize] = d
+	r.bytes.Add(int64(e.Size()))
+	r.table.Store(t)
+	c.head.Store(n)
+	r.head.Store(n)
+	r.evict()
+	return d, c
+}
+
+// evict drops the oldest chunks while the ring is over its budget; the newest
+// two stay. A reader that has loaded the table keeps what it sees.
+func (r *ring) evict() {
+	t := r.table.Load()
+	for r.bytes.Load() > r.budget && len(t.chunks) > 2 {
+		var freed int64
+		var last *Delivery
+		for _, d := range t.chunks[0] {
+			freed += int64(d.Entry.Size())
+			for i := range d.enc {
+				freed += int64(len(d.Encoding(Form(i))))
+			}
+			r.chainOf(d.Entry.Org).evicted.Store(d.at.pos.Seq)
+			last = d
+		}
+		r.floor.Store(&last.at.pos)
+		t = &ringTable{base: t.base + chunkSize, chunks: append([]*chunk(nil), t.chunks[1:]...)}
+		r.table.Store(t)
+		r.bytes.Add(-freed)
+	}
+	if r.mu.RLock(); len(r.chains) > maxChains {
+		r.mu.RUnlock()
+		r.dropChains(t.base)
+	} else {
+		r.mu.RUnlock()
+	}
+}
+
+func (r *ring) dropChains(oldest uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for org, c := range r.chains {
+		if c.realm.Load() == nil && c.head.Load() < oldest {
+			delete(r.chains, org)
+			r.dropped = true
+		}
+	}
+}
+
+// reset empties the ring: what follows comes after base.
+func (r *ring) reset(base carillon.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for org, c := range r.chains {
+		c.head.Store(0)
+		c.evicted.Store(0)
+		if c.realm.Load() == nil {
+			delete(r.chains, org)
+		}
+	}
+	r.dropped = false
+	r.bytes.Store(0)
+	r.table.Store(&ringTable{base: r.head.Load() + 1})
+	r.floor.Store(&base)
+	r.start.Store(base.Seq)
+}
+
+// view is a consistent look at one organization's entries in the ring.
+type view struct {
+	table *ringTable
+	head  uint64 // index of the organization's newest entry, or 0
+	floor uint64 // every entry of the organization above this sequence is here
+}
+
+func (r *ring) view(c *chain) view {
+	// The order matters: an entry seen through head is in a table loaded later,
+	// and an entry whose eviction is not seen yet is in a table loaded before.
+	v := view{head: c.head.Load()}
+	v.table = r.table.Load()
+	v.floor = max(c.evicted.Load(), r.start.Load())
+	return v
+}
+
+// after is the organization's first entry above seq, or nil. seq must not be
+// below the floor.
+func (v *view) after(seq uint64) *Delivery {
+	var found *Delivery
+	for d := v.table.get(v.head); d != nil && d.at.pos.Seq > seq; d = v.table.get(d.prev) {
+		found = d
+	}
+	return found
+}
+
+// following is the organization's next entry after d, or nil.
+func (v *view) following(d *Delivery) *Delivery {
+	if n := d.next.Load(); n != 0 {
+		return v.table.get(n)
+	}
+	return nil
+}
+
+// verdict of looking a position up in the ring.
+type verdict uint8
+
+const (
+	unknown  verdict = iota // the ring does not hold that place
+	genuine                 // it is a place of this log
+	mistaken                // another entry has that place
+)
+
+// verify compares a position with the entry at its place, whosever that is.
+func (r *ring) verify(pos carillon.Position) verdict {
+	head := r.head.Load()
+	t := r.table.Load()
+	if floor := r.floor.Load(); pos == *floor && (pos.Check != 0 || head < t.base) {
+		return genuine
+	}
+	if head < t.base {
+		return unknown
+	}
+	count := int(head - t.base + 1)
+	i := sort.Search(count, func(i int) bool { return t.get(t.base+uint64(i)).at.pos.Seq >= pos.Seq })
+	if i == count {
+		return unknown
+	}
+	d := t.get(t.base + uint64(i))
+	switch {
+	case d.at.pos.Seq != pos.Seq:
+		return unknown
+	case d.at.pos.Check == pos.Check:
+		return genuine
+	}
+	return mistaken
+}

@@ -1,0 +1,209 @@
+package hub
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+)
+
+// turnBudget is how many members a shard serves before it looks at its mailbox
+// again.
+const turnBudget = 64
+
+// Shard is one goroutine that owns feeds and the sessions around them.
+type Shard struct {
+	hub *Hub
+	id  int
+	box *mailbox
+
+	// Owned by the shard's goroutine.
+	now      time.Time
+	wheel    wheel
+	mail     mail
+	places   []place // per partition: every notice up to here has been handled
+	before   []place // the places of the turn before
+	feeds    []*Feed // per partition: head of the list of feeds
+	catching []*Feed // behind, at the shard's place, not yet allowed to be live
+	due      dueList
+	pool     [][]uint64 // spare queues of feeds
+	stats    Stats
+}
+
+// Post hands the shard a task; it runs on the shard's goroutine, after every
+// task posted before by the same goroutine. Safe from anywhere; never blocks.
+// Each poster has a fixed few tasks outstanding, which bounds the mailbox.
+func (s *Shard) Post(t Task) { s.box.do(t) }
+
+// Now is the time of the current turn.
+func (s *Shard) Now() time.Time { return s.now }
+
+// SetTimer sets t to call owner at deadline, instead of whatever it was set to.
+func (s *Shard) SetTimer(t *Timer, owner TimerOwner, deadline time.Time) {
+	if t.slot != 0 && t.deadline.Equal(deadline) {
+		return
+	}
+	s.wheel.remove(t)
+	t.owner, t.deadline = owner, deadline
+	s.wheel.add(t)
+}
+
+// StopTimer unsets t.
+func (s *Shard) StopTimer(t *Timer) { s.wheel.remove(t) }
+
+func (s *Shard) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		s.turn()
+		if s.due.any() {
+			continue
+		}
+		if !s.box.sleep() {
+			continue
+		}
+		var tick <-chan time.Time
+		if s.wheel.count > 0 {
+			timer.Reset(wheelTick - time.Duration(s.now.UnixNano()%int64(wheelTick)))
+			tick = timer.C
+		}
+		select {
+		case <-s.box.wake:
+		case <-tick:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// turn handles the mail, the timers, and a slice of the members that have
+// something due.
+func (s *Shard) turn() {
+	s.now = time.Now()
+	// A place is read before the mailbox: whatever the tail posted up to it is
+	// in the mail taken afterwards.
+	for p, part := range s.hub.parts {
+		s.before[p] = s.places[p]
+		s.places[p] = *part.posted.Load()
+	}
+	if s.box.take(&s.mail) {
+		s.handle()
+	}
+	s.wheel.advance(s.now)
+	s.catch()
+	s.due.serve(turnBudget)
+}
+
+func (s *Shard) handle() {
+	for p, reset := range s.mail.resets {
+		if reset {
+			s.reset(s.hub.parts[p])
+		}
+	}
+	for _, n := range s.mail.notices {
+		s.offer(n.d, n.nodes)
+	}
+	for p, from := range s.mail.marks {
+		if from != 0 {
+			s.readFrom(s.hub.parts[p], from)
+		}
+	}
+	for i, t := range s.mail.tasks {
+		t.Run()
+		s.mail.tasks[i] = nil
+	}
+	clear(s.mail.notices)
+}
+
+// offer gives an entry to the feeds of this shard at the matched nodes.
+func (s *Shard) offer(d *Delivery, nodes []*node) {
+	for _, n := range nodes {
+		for _, sub := range n.lists[s.id] {
+			if sub.accepts(d.Entry) {
+				sub.feed.offer(d)
+			}
+		}
+	}
+}
+
+// readFrom makes up for notices that had no room: it reads the ring from index
+// n on and matches by itself. Entries that come again in a notice are known by
+// their index.
+func (s *Shard) readFrom(part *partition, n uint64) {
+	s.stats.MailboxOverflows++
+	head := part.ring.head.Load()
+	table := part.ring.table.Load()
+	if n < table.base {
+		for f := s.feeds[part.id]; f != nil; f = f.next {
+			f.fallBehind()
+		}
+		return
+	}
+	for ; n <= head; n++ {
+		d := table.get(n)
+		if d == nil {
+			return
+		}
+		if realm := part.ring.chainOf(d.Entry.Org).realm.Load(); realm != nil {
+			nodes, _ := realm.match(d.Entry)
+			s.offer(d, nodes)
+		}
+	}
+}
+
+// reset tells every feed of the partition that the log is not the one it knew.
+func (s *Shard) reset(part *partition) {
+	s.places[part.id] = *part.posted.Load()
+	s.before[part.id] = s.places[part.id]
+	for f := s.feeds[part.id]; f != nil; f = f.next {
+		f.reset()
+	}
+}
+
+// catch lets feeds that waited for the shard's place look again.
+func (s *Shard) catch() {
+	if len(s.catching) == 0 {
+		return
+	}
+	waiting := s.catching
+	s.catching = nil
+	for _, f := range waiting {
+		f.catching = false
+		if f.closed {
+			continue
+		}
+		if s.places[f.part().id].n < f.hold || s.places[f.part().id].pos.Seq < f.seq {
+			s.catchLater(f)
+			continue
+		}
+		f.owner.FeedDue()
+	}
+}
+
+// catchLater has f looked at again when the shard's place has moved.
+func (s *Shard) catchLater(f *Feed) {
+	if f.catching {
+		return
+	}
+	f.catching = true
+	s.catching = append(s.catching, f)
+	part := f.part()
+	part.watch(s.id)
+	if part.posted.Load().n != s.places[part.id].n {
+		s.box.nudge()
+	}
+}
+
+// Head is the position of the end of the realm's log as this process knows it:
+// at least everything acknowledged here.
+func (s *Shard) head(r *Realm) carillon.Position {
+	pos := s.places[r.part.id].pos
+	if known := s.hub.cfg.Engine.Head(r.part.id); known.Seq > pos.Seq {
+		return known
+	}
+	return pos
+}
+
+// phase is a random part of d, to spread what would otherwise come together.
+func phase(d time.Duration) time.Duration { return rand.N(d) }

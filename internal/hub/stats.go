@@ -1,0 +1,64 @@
+package hub
+
+import "context"
+
+// Stats are a shard's own counters, and summed those of the hub.
+type Stats struct {
+	MailboxOverflows uint64 // notices had no room and the ring was read instead
+	FellBehind       uint64 // live feeds that became behind
+	Replayed         uint64 // entries given by feeds that were behind
+	RingResumes      uint64 // cursors that the ring could verify
+	LogLookups       uint64 // cursors that the log was asked about
+	Feeds            uint64 // now
+
+	Entries, Notices, Marked, Reopened, Resets uint64 // of the tails
+	Passes, Scanned, StalePasses               uint64 // of the scans
+	RingBytes, RingEntries                     uint64 // now
+	Realms                                     uint64 // now
+}
+
+// Stats asks every shard and sums up. It returns what it has when ctx ends.
+func (h *Hub) Stats(ctx context.Context) Stats {
+	var sum Stats
+	for _, p := range h.parts {
+		sum.Entries += p.entries.Load()
+		sum.Notices += p.notices.Load()
+		sum.Marked += p.marked.Load()
+		sum.Reopened += p.reopened.Load()
+		sum.Resets += p.resets.Load()
+		sum.RingBytes += uint64(max(p.ring.bytes.Load(), 0))
+		if head, t := p.ring.head.Load(), p.ring.table.Load(); head >= t.base {
+			sum.RingEntries += head - t.base + 1
+		}
+	}
+	sum.Passes, sum.Scanned, sum.StalePasses = h.passes.Load(), h.scanned.Load(), h.stale.Load()
+	h.mu.Lock()
+	sum.Realms = uint64(len(h.realms))
+	h.mu.Unlock()
+	answers := make(chan Stats, len(h.shards))
+	for _, s := range h.shards {
+		s.Post(TaskFunc(func() {
+			st := s.stats
+			for _, f := range s.feeds {
+				for ; f != nil; f = f.next {
+					st.Feeds++
+				}
+			}
+			answers <- st
+		}))
+	}
+	for range h.shards {
+		select {
+		case st := <-answers:
+			sum.MailboxOverflows += st.MailboxOverflows
+			sum.FellBehind += st.FellBehind
+			sum.Replayed += st.Replayed
+			sum.RingResumes += st.RingResumes
+			sum.LogLookups += st.LogLookups
+			sum.Feeds += st.Feeds
+		case <-ctx.Done():
+			return sum
+		}
+	}
+	return sum
+}

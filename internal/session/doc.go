@@ -1,0 +1,117 @@
+// Package session holds one client's conversation, without its socket: what it
+// asked for, where it stands in its organization's log, and what it is owed.
+//
+// A session is a passive record that a shard owns. A transport hands it what the
+// client sent (Receive) and takes bytes from it when it can write (Pull); the
+// session never waits. Whatever takes time, a publish, a credential, a question
+// to the log, is submitted with a completion that is posted to the shard.
+//
+// [Session] is for connections that stay (WebSocket, SSE), [Poll] for one answer
+// to one request.
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"strings"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// Publisher is the gate, as a session sees it. done is called exactly once and
+// must not block; Submit never blocks.
+type Publisher interface {
+	Submit(p *carillon.Principal, drafts []carillon.Draft, done func([]carillon.Receipt, error))
+}
+
+// Verifier turns a token into a principal. done is called exactly once, possibly
+// at once, and must not block.
+type Verifier interface {
+	Verify(token string, done func(*carillon.Principal, error))
+}
+
+// Limits of one connection. Zero fields mean the defaults given.
+type Limits struct {
+	Subscriptions   int           // 1,000; one more is quota_exceeded
+	PublishesFlying int           // 64; at the limit reading from the socket pauses
+	OutboxBytes     int           // 256 KiB of answers not yet taken; over it reading pauses
+	BadFrames       int           // 20 a minute; one more closes with 4000
+	BatchEvents     int           // 1,000 events in one publish
+	MaxIdle         time.Duration // 25 s without sending: a heartbeat
+	DeadAfter       time.Duration // 60 s without a frame from the client: closed
+	ConnectTimeout  time.Duration // 5 s for a connect frame
+	TokenExpiring   time.Duration // 60 s before its token expires a client is told
+	KeepAlive       time.Duration // 15 s of silence on SSE: a block with the cursor
+	Retry           time.Duration // 3 s: what SSE clients are told to wait before they reconnect
+	PollBytes       int           // 1 MiB of events in one answer
+}
+
+func (l Limits) withDefaults() Limits {
+	n := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	t := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	n(&l.Subscriptions, 1000)
+	n(&l.PublishesFlying, 64)
+	n(&l.OutboxBytes, 256<<10)
+	n(&l.BadFrames, 20)
+	n(&l.BatchEvents, 1000)
+	n(&l.PollBytes, 1<<20)
+	t(&l.MaxIdle, 25*time.Second)
+	t(&l.DeadAfter, 60*time.Second)
+	t(&l.ConnectTimeout, 5*time.Second)
+	t(&l.TokenExpiring, 60*time.Second)
+	t(&l.KeepAlive, 15*time.Second)
+	t(&l.Retry, 3*time.Second)
+	return l
+}
+
+// Config is what a node hands its sessions. Only Limits may be zero.
+type Config struct {
+	Hub       *hub.Hub
+	IDs       *wire.Keyring
+	Publisher Publisher
+	Verifier  Verifier
+	Limits    Limits
+}
+
+// Core is what all sessions of a node share.
+type Core struct {
+	Config
+
+	dir   directory
+	stats counters
+}
+
+// NewCore fills in the defaults of the limits.
+func NewCore(c Config) *Core {
+	c.Limits = c.Limits.withDefaults()
+	core := &Core{Config: c}
+	core.dir.sessions = map[string]*Session{}
+	core.dir.polls = map[*Poll]struct{}{}
+	return core
+}
+
+// newConnectionID is unguessable: who knows it may act for the connection, given
+// a credential of the same user.
+func newConnectionID() string {
+	var b [20]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+}
+
+// Drain says goaway to every session and closes them spread over the window,
+// and answers every poll. It returns when all are gone or ctx ends.
+func (c *Core) Drain(ctx context.Context, window time.Duration) error {
+	return c.dir.drain(ctx, window)
+}

@@ -1,0 +1,230 @@
+package session
+
+import (
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// answer gives a frame to whoever asked: on the session itself, or by reply.
+func (s *Session) answer(f *wire.Frame, reply Reply) {
+	if reply != nil {
+		reply(f)
+		if f.Type != "welcome" {
+			return
+		}
+	}
+	s.send(f)
+}
+
+// answerInOrder is answer for frames whose order among the events matters: they
+// are on the session in any case.
+func (s *Session) answerInOrder(f *wire.Frame, reply Reply) {
+	if reply != nil {
+		reply(f)
+	}
+	s.send(f)
+}
+
+// send puts a control frame behind what is there.
+func (s *Session) send(f *wire.Frame) {
+	if s.opt.Format == SSE {
+		s.put(f.Block())
+	} else {
+		s.put(f.Text())
+	}
+}
+
+func (s *Session) put(b []byte) {
+	if s.closed {
+		return
+	}
+	s.out = append(s.out, b)
+	s.outBytes += len(b)
+	s.Due()
+}
+
+// Turn is called by the shard when the session has something to send.
+func (s *Session) Turn() {
+	if !s.closed {
+		s.opt.Conn.Ready()
+	}
+}
+
+// Pull takes what the client is owed, about budget bytes of it, as slices that
+// are shared and must not be changed. last says that nothing follows: the
+// connection is to be closed once they are written. An empty result means that
+// there is nothing now; Conn.Ready says when to ask again.
+func (s *Session) Pull(dst [][]byte, budget int) (_ [][]byte, last bool) {
+	if s.closed {
+		return dst, false
+	}
+	n := 0
+	if s.pong != nil {
+		dst, s.pong = append(dst, s.pong), nil
+	}
+	for _, b := range s.out {
+		n += len(b)
+	}
+	dst = append(dst, s.out...)
+	clear(s.out)
+	s.out, s.outBytes = s.out[:0], 0
+	if cap(s.out) > 64 {
+		s.out = nil
+	}
+	if !s.closing && s.opened {
+		dst = s.pullEvents(dst, budget-n)
+	}
+	if s.closing {
+		if s.opt.Format == WebSocket && s.closeCode != 0 {
+			dst = append(dst, wire.AppendClose(nil, s.closeCode, s.closeReason))
+		}
+		s.core.stats.closed(s.closeCode)
+		return dst, true
+	}
+	if len(dst) > 0 {
+		s.sentAt = s.now()
+	}
+	s.unpause()
+	return dst, false
+}
+
+// pullEvents takes from the feed whose turn it is: a backfill's, or the
+// connection's own.
+func (s *Session) pullEvents(dst [][]byte, budget int) [][]byte {
+	var oldest time.Time
+	sent := uint64(0)
+	for budget > 0 && !s.closing {
+		feed, resume := &s.feed, true
+		if len(s.backfills) > 0 {
+			feed, resume = &s.backfills[0].feed, false
+		}
+		item, ok := feed.Next()
+		if !ok {
+			break
+		}
+		switch {
+		case item.Delivery != nil:
+			before := len(dst)
+			dst = s.appendEvent(dst, item.Delivery, resume)
+			for _, b := range dst[before:] {
+				budget -= len(b)
+			}
+			if oldest.IsZero() {
+				oldest = item.Delivery.Entry.Accepted
+			}
+			sent++
+		case item.Mark != nil:
+			dst, budget = s.appendFrame(dst, wire.Begin("caught_up").ID("cursor", s.ids, s.feed.Position()), budget)
+		case item.Gap != nil:
+			s.core.stats.gaps.Add(1)
+			f := wire.Begin("gap").Str("reason", string(item.Gap.Reason)).ID("cursor", s.ids, item.Gap.Pos)
+			dst, budget = s.appendFrame(dst, f, budget)
+		case item.End:
+			s.backfilled()
+		}
+	}
+	if budget <= 0 {
+		// The socket has enough: what a pass brought is not kept meanwhile.
+		s.feed.Rest()
+		for _, b := range s.backfills {
+			b.feed.Rest()
+		}
+		s.Due()
+	}
+	if sent > 0 {
+		s.core.stats.sent.Add(sent)
+		s.core.stats.latency.observe(s.now().Sub(oldest))
+	}
+	return dst
+}
+
+func (s *Session) appendFrame(dst [][]byte, f *wire.Frame, budget int) ([][]byte, int) {
+	b := f.Text
+	if s.opt.Format == SSE {
+		b = f.Block
+	}
+	bytes := b()
+	return append(dst, bytes), budget - len(bytes)
+}
+
+func (s *Session) appendEvent(dst [][]byte, d *hub.Delivery, resume bool) [][]byte {
+	switch {
+	case s.opt.Format == SSE && resume && !s.opt.Named:
+		if b := d.Encoding(formBlock); b != nil {
+			return append(dst, b)
+		}
+		js := eventJSON(d, s.ids)
+		return append(dst, d.Remember(formBlock, wire.AppendBlock(make([]byte, 0, len(js)+48), s.ids, d.Entry, js, true, false)))
+	case s.opt.Format == SSE:
+		js := eventJSON(d, s.ids)
+		return append(dst, wire.AppendBlock(make([]byte, 0, len(js)+320), s.ids, d.Entry, js, resume, s.opt.Named))
+	case s.opt.Numbered:
+		s.number++
+		head, rest := wire.AppendNumbered(make([]byte, 10, 64), eventJSON(d, s.ids), s.number)
+		header := wire.AppendTextHeader(make([]byte, 0, 10), len(head)-10+len(rest))
+		copy(head[10-len(header):], header)
+		return append(dst, head[10-len(header):], rest)
+	}
+	if b := d.Encoding(formText); b != nil {
+		return append(dst, b)
+	}
+	// The text frame's own encoding is kept, not the bare JSON it is made of.
+	b := make([]byte, 10, len(d.Entry.Data)+400)
+	b = wire.AppendEvent(b, s.ids, d.Entry)
+	header := wire.AppendTextHeader(make([]byte, 0, 10), len(b)-10)
+	copy(b[10-len(header):], header)
+	return append(dst, d.Remember(formText, b[10-len(header):]))
+}
+
+// eventJSON is the event's JSON, made once for all sessions.
+func eventJSON(d *hub.Delivery, ids *wire.IDs) []byte {
+	if b := d.Encoding(formJSON); b != nil {
+		return b
+	}
+	return d.Remember(formJSON, wire.AppendEvent(make([]byte, 0, len(d.Entry.Data)+320), ids, d.Entry))
+}
+
+// close takes nothing more in, sends what is owed but events, and ends.
+func (s *Session) close(code wire.CloseCode, reason string) {
+	if s.closing || s.closed {
+		return
+	}
+	s.closing, s.closeCode, s.closeReason = true, code, reason
+	for _, w := range s.frames {
+		s.answer(wire.ErrorFrame(carillon.Errorf(carillon.CodeGone, "the connection is closing"), w.frame.Ref), w.reply)
+	}
+	s.frames = nil
+	s.Due()
+	s.unpause()
+}
+
+// Close ends the session with a code and a reason, as a transport asks for it.
+func (s *Session) Close(code wire.CloseCode, reason string) { s.close(code, reason) }
+
+// Gone is called by the transport when the connection is no more. The session
+// holds nothing afterwards.
+func (s *Session) Gone() {
+	if s.closed {
+		return
+	}
+	s.closed, s.closing = true, true
+	s.Shard().StopTimer(&s.timer)
+	s.feed.Close()
+	for _, b := range s.backfills {
+		b.feed.Close()
+	}
+	if s.realm != nil {
+		s.core.Hub.Leave(s.realm)
+	}
+	for _, w := range s.frames {
+		if w.reply != nil {
+			w.reply(wire.ErrorFrame(carillon.Errorf(carillon.CodeGone, "the connection is closed"), w.frame.Ref))
+		}
+	}
+	s.subs, s.backfills, s.out, s.frames = nil, nil, nil, nil
+	s.core.dir.remove(s)
+	s.unpause()
+}

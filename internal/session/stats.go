@@ -1,0 +1,79 @@
+package session
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// counters are shared by all sessions of a node.
+type counters struct {
+	opened, sent, received, bad, paused, gaps, dead, polls atomic.Uint64
+	latency                                                latency
+
+	mu     sync.Mutex // guards closes
+	closes map[wire.CloseCode]uint64
+}
+
+func (c *counters) closed(code wire.CloseCode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closes == nil {
+		c.closes = map[wire.CloseCode]uint64{}
+	}
+	c.closes[code]++
+}
+
+// LatencyBounds are the upper bounds of the latency histogram's buckets.
+var latencyBounds = [...]time.Duration{
+	250 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
+	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
+	500 * time.Millisecond, time.Second, 10 * time.Second,
+}
+
+// latency is a histogram of accepted → handed to the socket, sampled once per
+// write by its oldest event.
+type latency struct {
+	buckets [len(latencyBounds) + 1]atomic.Uint64
+	sum     atomic.Int64
+}
+
+func (l *latency) observe(d time.Duration) {
+	i := 0
+	for i < len(latencyBounds) && d > latencyBounds[i] {
+		i++
+	}
+	l.buckets[i].Add(1)
+	l.sum.Add(int64(max(d, 0)))
+}
+
+// Stats are the counters of a node's sessions.
+type Stats struct {
+	Active                                                 int
+	Opened, Sent, Received, Bad, Paused, Gaps, Dead, Polls uint64
+	Closes                                                 map[wire.CloseCode]uint64
+	LatencyBounds                                          []time.Duration
+	LatencyBuckets                                         []uint64 // one more than bounds; not cumulative
+	LatencySum                                             time.Duration
+}
+
+// Stats reads the counters.
+func (c *Core) Stats() Stats {
+	s := &c.stats
+	st := Stats{
+		Active: c.Count(), Opened: s.opened.Load(), Sent: s.sent.Load(), Received: s.received.Load(), Bad: s.bad.Load(),
+		Paused: s.paused.Load(), Gaps: s.gaps.Load(), Dead: s.dead.Load(), Polls: s.polls.Load(),
+		Closes: map[wire.CloseCode]uint64{}, LatencyBounds: latencyBounds[:], LatencySum: time.Duration(s.latency.sum.Load()),
+	}
+	for i := range s.latency.buckets {
+		st.LatencyBuckets = append(st.LatencyBuckets, s.latency.buckets[i].Load())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for code, n := range s.closes {
+		st.Closes[code] = n
+	}
+	return st
+}

@@ -15,7 +15,7 @@ TOOL := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 # need CHECK PACKAGES WHY: see that a program is there. Where it is not, install
 # its Debian packages if we may; otherwise say so, and fail where CI=true.
 define need
-	if $(1) >/dev/null 2>&1; then exit 0; fi; \
+	if { $(1); } >/dev/null 2>&1; then exit 0; fi; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(2) && exit 0; \
 	fi; \
@@ -35,17 +35,18 @@ setup: modules compiler browser tools ## Install what tests, examples and linter
 
 .PHONY: test
 test: modules compiler ## Vet and test everything, with the race detector (RACE= to do without)
-	for m in $(MODULES); do (cd $$m; $(GO) vet ./...; $(GO) test $(RACE) ./...); done
+	@race='$(RACE)'; command -v $${CC:-cc} >/dev/null || command -v gcc >/dev/null || race=; \
+	for m in $(MODULES); do (cd $$m; $(GO) vet ./...; $(GO) test $$race -timeout 5m ./...); done
 
 .PHONY: lint
-lint: tools ## Check formats, modern Go and the linters
+lint: modules ## Check formats, modern Go and the linters
 	for m in $(MODULES); do (cd $$m; \
 	  diff=$$(gofmt -l . && $(GO) fix -diff ./...) || true; \
 	  if [ -n "$$diff" ]; then echo "$$diff"; echo "gofmt or go fix would change this; run: make fmt" >&2; exit 1; fi; \
 	  $(TOOL) golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: fmt
-fmt: tools ## Format the code and apply Go's fixers
+fmt: modules ## Format the code and apply Go's fixers
 	for m in $(MODULES); do (cd $$m; $(GO) fix ./...; $(TOOL) golangci-lint fmt --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: bench
@@ -70,7 +71,7 @@ tools:
 
 .PHONY: compiler
 compiler: # of C: the race detector needs one
-	@[ -n "$(RACE)" ] || exit 0; $(call need,command -v $${CC:-cc} || command -v gcc,gcc libc6-dev,the race detector needs a C compiler (or run: make test RACE=))
+	@[ -n "$(RACE)" ] || exit 0; $(call need,command -v $${CC:-cc} || command -v gcc,gcc libc6-dev,the race detector needs a C compiler and is left out)
 
 .PHONY: browser
 browser: # the live example looks at its page in Chromium, driven by playwright-core

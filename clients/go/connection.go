@@ -187,10 +187,10 @@ func (c *connection) receive(ctx context.Context) *Error {
 		if ctx.Err() != nil {
 			continue
 		}
-		c.silence.Reset(c.limit)
 		if err := c.handle(ctx, f); err != nil {
 			return err
 		}
+		c.silence.Reset(c.limit)
 	}
 }
 
@@ -292,7 +292,7 @@ func (c *connection) gap(ctx context.Context, g Gap) {
 }
 
 // push hands it to Next, with the cursor after it. While Next is behind, the
-// connection is not read, and its silence says nothing.
+// connection is not read, and its silence says nothing; receive listens for it again.
 func (c *connection) push(ctx context.Context, it item) {
 	it.cursor = c.s.place()
 	select {
@@ -305,7 +305,6 @@ func (c *connection) push(ctx context.Context, it item) {
 	case c.s.items <- it:
 	case <-ctx.Done():
 	}
-	c.silence.Reset(c.limit)
 }
 
 // keep sends what has its own time: pings, so that the server hears from a

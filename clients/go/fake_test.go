@@ -35,6 +35,7 @@ type fake struct {
 
 	// Set before use. Each may answer by itself and return true.
 	idle      time.Duration
+	deaf      bool // it reads the subscribe and nothing after it
 	handshake func(n int, w http.ResponseWriter, r *http.Request) bool
 	script    func(n int, c *fakeConn) bool
 	publishes func(n int, w http.ResponseWriter, body []json.RawMessage) bool
@@ -74,14 +75,16 @@ func bubble(t *testing.T, test func(t *testing.T, f *fake)) {
 		}()
 		transport := &http.Transport{DialContext: f.listener.dial}
 		f.http = &http.Client{Transport: transport}
+		t.Cleanup(func() { // after those of the test
+			transport.CloseIdleConnections()
+			_ = f.server.Close()
+			for _, c := range f.connections() {
+				c.kill()
+			}
+			f.ended.Wait()
+			<-served
+		})
 		test(t, f)
-		transport.CloseIdleConnections()
-		_ = f.server.Close()
-		for _, c := range f.connections() {
-			c.kill()
-		}
-		f.ended.Wait()
-		<-served
 	})
 }
 
@@ -310,6 +313,10 @@ func (f *fake) serveWS(w http.ResponseWriter, r *http.Request) {
 			c.received = append(c.received, frame)
 			c.mu.Unlock()
 			c.frames <- frame
+			if f.deaf {
+				<-c.ctx.Done()
+				return
+			}
 		}
 	}()
 	if f.script == nil || !f.script(n, c) {

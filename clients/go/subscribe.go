@@ -125,7 +125,8 @@ func (c *Client) Subscribe(ctx context.Context, patterns []string, o SubscribeOp
 	}
 	s.opaque = !named(s.after)
 	if s.opaque {
-		s.cursor.Store(&s.after)
+		after := s.after
+		s.cursor.Store(&after)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	go s.run(s.ctx)
@@ -178,8 +179,8 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 			if !ok {
 				return Event{}, s.err
 			}
-			if it.cursor != "" {
-				s.cursor.Store(&it.cursor)
+			if cursor := it.cursor; cursor != "" {
+				s.cursor.Store(&cursor)
 			}
 			switch it.kind {
 			case itemEvent:

@@ -13,8 +13,8 @@ import (
 
 // TokenCmd prints a token for a client: an HS256 JWT.
 type TokenCmd struct {
-	Secret    string   `help:"The issuer's secret. Others on this machine can see it; --secret-env is safer." placeholder:"TEXT" xor:"secret"`
-	SecretEnv string   `help:"The environment variable that has the issuer's secret." default:"CARILLON_JWT_SECRET" placeholder:"NAME" xor:"secret"`
+	Secret    string   `help:"The issuer's secret. Others on this machine can see it; --secret-env is safer." placeholder:"TEXT"`
+	SecretEnv string   `help:"The environment variable that has the issuer's secret." default:"CARILLON_JWT_SECRET" placeholder:"NAME"`
 	Org       string   `help:"The organization." required:"" env:"CARILLON_ORG" placeholder:"ORG"`
 	User      string   `help:"The user." required:"" placeholder:"USER"`
 	Role      string   `help:"member, publisher or admin." default:"member" placeholder:"ROLE"`

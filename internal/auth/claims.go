@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,8 +15,8 @@ import (
 type object []member
 
 type member struct {
-	name  string
-	value []byte // JSON, part of the text parsed
+	name  []byte // without quotes and escapes
+	value []byte // JSON
 }
 
 var (
@@ -48,7 +49,7 @@ func split(text []byte) (object, error) {
 	o := make(object, 0, 8)
 	for {
 		end := value(text, i)
-		name, err := unquote(text[i:end])
+		name, err := unquoteBytes(text[i:end])
 		if err != nil {
 			return nil, err
 		}
@@ -122,34 +123,37 @@ func value(text []byte, i int) int {
 	}
 }
 
-// unquote reads a JSON string. Half a surrogate pair, which JSON allows and
-// UTF-8 cannot say, is refused: two different names must not become one.
+// unquote reads a JSON string.
 func unquote(text []byte) (string, error) {
+	b, err := unquoteBytes(text)
+	return string(b), err
+}
+
+// unquoteBytes is unquote; what it returns may alias text. Half a surrogate
+// pair, which JSON allows and UTF-8 cannot say, is refused: two different names
+// must not become one.
+func unquoteBytes(text []byte) ([]byte, error) {
 	if text[0] != '"' {
-		return "", errors.New("not a string")
+		return nil, errors.New("not a string")
 	}
-	escaped := false
-	for _, c := range text {
-		escaped = escaped || c == '\\'
-	}
-	if !escaped {
-		return string(text[1 : len(text)-1]), nil
+	if bytes.IndexByte(text, '\\') < 0 {
+		return text[1 : len(text)-1], nil
 	}
 	var s string
 	if err := json.Unmarshal(text, &s); err != nil {
-		return "", err
+		return nil, err
 	}
 	if strings.ContainsRune(s, utf8.RuneError) {
-		return "", errUTF8
+		return nil, errUTF8
 	}
-	return s, nil
+	return []byte(s), nil
 }
 
 // get finds a member; found is false where there is none, and a name that is
 // there twice is an error.
 func (o object) get(name string) (v []byte, found bool, err error) {
 	for i := range o {
-		if o[i].name != name {
+		if string(o[i].name) != name {
 			continue
 		}
 		if found {

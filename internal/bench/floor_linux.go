@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,8 +17,8 @@ import (
 )
 
 // FloorServer is the bare write(2) loop that a server is compared with. It
-// accepts conns readers, each of which says its number (4 bytes, big endian),
-// then takes orders on one control connection: a reader's number or 2^32-1 for
+// accepts conns readers, each of which says its number (4 bytes, big endian) and
+// is told that it is accepted, then takes orders on one control connection: a reader's number or 2^32-1 for
 // all, a length, and bytes that it writes to each in a loop. No upgrade, no auth,
 // no subscriptions, no queue. It ends when the control connection does or ctx is
 // done. Its addresses stand in envFile once it listens.
@@ -52,6 +53,7 @@ func FloorServer(ctx context.Context, conns int, envFile string) error {
 	stopCtl := context.AfterFunc(ctx, func() { c.Close() })
 	defer stopCtl()
 
+	accepted := appendServerFrame(nil, opText, []byte(`{"type":"subscribed"}`))
 	fds := make([]int32, conns)
 	for range conns {
 		id, fd, err := acceptBare(data)
@@ -62,6 +64,7 @@ func FloorServer(ctx context.Context, conns int, envFile string) error {
 			return fmt.Errorf("bench: floor: reader %d of %d", id, conns)
 		}
 		fds[id] = int32(fd)
+		writeAll(fd, accepted)
 	}
 	return broadcast(c, fds)
 }
@@ -141,8 +144,8 @@ func writeAll(fd int, b []byte) {
 // floor is a running floor server.
 type floor struct {
 	child *child
-	data  unix.Sockaddr
-	ctl   unix.Sockaddr
+	data  netip.AddrPort
+	ctl   netip.AddrPort
 }
 
 func startFloor(ctx context.Context, cfg *Config, dir string, conns int) (*floor, error) {
@@ -157,10 +160,10 @@ func startFloor(ctx context.Context, cfg *Config, dir string, conns int) (*floor
 	f := &floor{child: c}
 	vars, err := c.waitFor(ctx, env, "FLOOR_DATA", "FLOOR_CTL")
 	if err == nil {
-		f.data, err = sockaddr(ctx, vars["FLOOR_DATA"])
+		f.data, err = resolve(ctx, vars["FLOOR_DATA"])
 	}
 	if err == nil {
-		f.ctl, err = sockaddr(ctx, vars["FLOOR_CTL"])
+		f.ctl, err = resolve(ctx, vars["FLOOR_CTL"])
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.stop())

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -46,7 +47,7 @@ type kind uint8
 const (
 	subscriber kind = iota // a WebSocket with one subscription
 	publisher              // raw HTTP/1.1, one request at a time
-	bareReader             // reads frames of the floor server; no handshake
+	bareReader             // reads frames of the floor server; no upgrade
 	bareSender             // tells the floor server what to write
 )
 
@@ -63,7 +64,7 @@ const (
 // conn is one socket, owned by its loop.
 type conn struct {
 	fd    int // -1 until dialed
-	addr  unix.Sockaddr
+	addr  netip.AddrPort
 	kind  kind
 	state state
 	armed bool   // EPOLLOUT is on
@@ -246,7 +247,7 @@ func (l *loop) dialMore(now int64) error {
 func (l *loop) dial(i int, now int64) error {
 	c := &l.conns[i]
 	family := unix.AF_INET
-	if _, six := c.addr.(*unix.SockaddrInet6); six {
+	if c.addr.Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -257,23 +258,50 @@ func (l *loop) dial(i int, now int64) error {
 	if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return fmt.Errorf("bench: TCP_NODELAY: %w", err)
 	}
-	err = unix.Connect(fd, c.addr)
+	if err = bindSource(fd, i, c.addr); err != nil {
+		return err
+	}
+	err = unix.Connect(fd, sockaddr(c.addr))
 	if err != nil && err != unix.EINPROGRESS {
 		return fmt.Errorf("bench: connection %d: %w", i, err)
 	}
+	// On this machine it is connected by now though connect says it is in progress;
+	// elsewhere the first write waits for it, and tells when it fails.
 	l.flight++
-	c.armed = err != nil
 	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}
-	if c.armed {
-		ev.Events |= unix.EPOLLOUT
-	}
 	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		return fmt.Errorf("bench: epoll: %w", err)
 	}
-	if !c.armed {
-		l.connected(i, c)
+	l.connected(i, c)
+	return nil
+}
+
+// perSource is how many connections share a source address. connect(2) looks for
+// a free port among half of 28,000; when they run short the search costs more
+// than the connection.
+const perSource = 3000
+
+// bindSource gives a connection to this machine one of the addresses of 127/8.
+func bindSource(fd, i int, to netip.AddrPort) error {
+	if !to.Addr().Is4() || !to.Addr().IsLoopback() || i < perSource {
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+		return fmt.Errorf("bench: IP_BIND_ADDRESS_NO_PORT: %w", err)
+	}
+	k := i/perSource + 1
+	from := &unix.SockaddrInet4{Addr: [4]byte{127, 0, byte(k >> 8), byte(k)}}
+	if err := unix.Bind(fd, from); err != nil {
+		return fmt.Errorf("bench: bind to 127.0.%d.%d: %w", k>>8, k&0xff, err)
 	}
 	return nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
 func (l *loop) connected(i int, c *conn) {
@@ -284,7 +312,9 @@ func (l *loop) connected(i int, c *conn) {
 		return
 	}
 	if c.kind == bareReader {
+		c.state = subscribing // until the floor server has accepted it
 		l.send(i, c, binary.BigEndian.AppendUint32(nil, uint32(c.receiver.id)))
+		return
 	}
 	l.isOpen(i, c)
 }
@@ -362,19 +392,6 @@ func (l *loop) ev(i int, what uint32) (now int64) {
 }
 
 func (l *loop) writable(i int, c *conn) {
-	if c.state == dialing {
-		code, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-		if err == nil && code != 0 {
-			err = syscall.Errno(code)
-		}
-		if err != nil {
-			l.lost(i, c, "connect: %v", err)
-			return
-		}
-		l.arm(i, c, false)
-		l.connected(i, c)
-		return
-	}
 	n, err := unix.Write(c.fd, c.out)
 	if err != nil && err != unix.EAGAIN && err != unix.EINTR {
 		l.lost(i, c, "write: %v", err)

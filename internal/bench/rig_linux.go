@@ -16,8 +16,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -74,7 +72,7 @@ type rig struct {
 	run    string // in every type and payload of this run
 
 	server *server
-	addr   unix.Sockaddr
+	addr   netip.AddrPort
 	host   string
 	mint   *minter
 	report *Report
@@ -135,7 +133,7 @@ func newRig(ctx context.Context, cfg Config, s Scenario) (_ *rig, err error) {
 	if u.Port() == "" {
 		host += ":80"
 	}
-	if r.addr, err = sockaddr(ctx, host); err != nil {
+	if r.addr, err = resolve(ctx, host); err != nil {
 		return nil, err
 	}
 	r.mint = newMinter(r.server.secret, time.Now())
@@ -154,18 +152,18 @@ func (r *rig) close() error {
 
 func (r *rig) log(format string, args ...any) { fmt.Fprintf(r.cfg.Log, format+"\n", args...) }
 
-func sockaddr(ctx context.Context, hostPort string) (unix.Sockaddr, error) {
+func resolve(ctx context.Context, hostPort string) (a netip.AddrPort, err error) {
 	host, port, err := net.SplitHostPort(hostPort)
 	if err != nil {
-		return nil, fmt.Errorf("bench: address %q: %w", hostPort, err)
+		return a, fmt.Errorf("bench: address %q: %w", hostPort, err)
 	}
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return nil, fmt.Errorf("bench: address %q: %w", hostPort, err)
+		return a, fmt.Errorf("bench: address %q: %w", hostPort, err)
 	}
 	n, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
 	if err != nil {
-		return nil, fmt.Errorf("bench: address %q: %w", hostPort, err)
+		return a, fmt.Errorf("bench: address %q: %w", hostPort, err)
 	}
 	ip := ips[0].Unmap()
 	for _, other := range ips { // a name with both: the first that is IPv4, as dev listens there
@@ -174,14 +172,7 @@ func sockaddr(ctx context.Context, hostPort string) (unix.Sockaddr, error) {
 			break
 		}
 	}
-	return toSockaddr(netip.AddrPortFrom(ip, uint16(n))), nil
-}
-
-func toSockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	return netip.AddrPortFrom(ip, uint16(n)), nil
 }
 
 // fleet is the loops of one phase of a scenario.

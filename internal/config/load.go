@@ -11,8 +11,10 @@ import (
 	"strings"
 )
 
-// maxFile bounds a configuration file, in bytes.
-const maxFile = 4 << 20
+const (
+	maxFile     = 4 << 20 // of a configuration file, in bytes
+	maxProblems = 100     // that an error tells
+)
 
 // Problem is one thing that is wrong with the settings, and what would be
 // right.
@@ -24,7 +26,7 @@ type Problem struct {
 }
 
 // Error is everything that is wrong with the settings, in the order of the
-// file.
+// file; of more than a hundred problems the first hundred and how many follow.
 type Error struct {
 	File     string
 	Problems []Problem
@@ -101,6 +103,9 @@ func Parse(name string, text []byte, env []string) (*Config, error) {
 		return c, nil
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	if n := len(problems); n > maxProblems {
+		problems = append(slices.Clone(problems[:maxProblems]), Problem{Message: fmt.Sprintf("and %d problems more", n-maxProblems)})
+	}
 	return nil, &Error{File: name, Problems: problems}
 }
 

@@ -22,9 +22,13 @@ func (g *Gate) admit(p *carillon.Principal, drafts []carillon.Draft, now time.Ti
 	events := make([]carillon.Event, len(drafts))
 	batch = make([]engine.Append, len(drafts))
 	now = now.UTC().Truncate(time.Millisecond)
+	who := "" // whose ids they are, once one is needed
 	for i := range drafts {
 		e, d := &events[i], &drafts[i]
-		key, err := g.stamp(e, p, d, now)
+		if who == "" && d.ID != "" {
+			who = p.Publisher()
+		}
+		key, err := g.stamp(e, p, d, who, now)
 		if err != nil {
 			refusal := carillon.AsError(err)
 			if len(drafts) > 1 {
@@ -42,7 +46,7 @@ func (g *Gate) admit(p *carillon.Principal, drafts []carillon.Draft, now time.Ti
 }
 
 // stamp fills e from a draft that may be published as it is.
-func (g *Gate) stamp(e *carillon.Event, p *carillon.Principal, d *carillon.Draft, now time.Time) (key string, err error) {
+func (g *Gate) stamp(e *carillon.Event, p *carillon.Principal, d *carillon.Draft, who string, now time.Time) (key string, err error) {
 	if e.Type, err = g.eventType(p, d.Type); err != nil {
 		return "", err
 	}
@@ -56,7 +60,7 @@ func (g *Gate) stamp(e *carillon.Event, p *carillon.Principal, d *carillon.Draft
 	if e.Time, err = eventTime(d.Time, now); err != nil {
 		return "", err
 	}
-	if key, err = eventKey(p, d.ID); err != nil {
+	if key, err = eventKey(who, d.ID); err != nil {
 		return "", err
 	}
 	if e.To, err = g.audience(d); err != nil {
@@ -95,10 +99,9 @@ func eventTime(s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return now, nil
 	}
-	var t time.Time
-	err := t.UnmarshalText([]byte(s)) // strict, unlike time.Parse
+	t, err := time.Parse(time.RFC3339, s)
 	t = t.UTC().Truncate(time.Millisecond)
-	if err != nil || t.Year() < 0 || t.Year() > 9999 {
+	if err != nil || !strict(s) || t.Year() < 0 || t.Year() > 9999 {
 		if len(s) > 40 {
 			s = s[:40] + "…"
 		}
@@ -107,8 +110,22 @@ func eventTime(s string, now time.Time) (time.Time, error) {
 	return t, nil
 }
 
+// strict refuses what time.Parse takes for RFC 3339 and is none: an hour of one
+// digit, a comma before the fraction, an offset of a day or more.
+func strict(s string) bool {
+	const colon, fraction = len("2025-07-09T10"), len("2025-07-09T10:30:00")
+	if len(s) <= fraction || s[colon] != ':' || s[fraction] == ',' {
+		return false
+	}
+	if s[len(s)-1] == 'Z' {
+		return true
+	}
+	offset := s[len(s)-len("02:00"):]
+	return offset[:2] <= "23" && offset[3:] <= "59"
+}
+
 // eventKey is the key that makes publishing idempotent, or "".
-func eventKey(p *carillon.Principal, id string) (string, error) {
+func eventKey(who, id string) (string, error) {
 	if id == "" {
 		return "", nil
 	}
@@ -118,7 +135,7 @@ func eventKey(p *carillon.Principal, id string) (string, error) {
 	if _, err := carillon.ParseSubject(id); err != nil { // the same alphabet
 		return "", carillon.BadRequest("an event's own id is UTF-8 without control characters")
 	}
-	return p.Publisher() + ":" + id, nil
+	return who + ":" + id, nil
 }
 
 // audience checks whom the event is for.

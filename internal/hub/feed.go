@@ -288,9 +288,14 @@ func (f *Feed) offer(d *Delivery) {
 }
 
 // fallBehind forgets the queue: the feed will read from its position.
-func (f *Feed) fallBehind() {
+func (f *Feed) fallBehind() { f.fallBehindFrom(f.shard.places[f.part().id]) }
+
+// fallBehindFrom is fallBehind for a feed that was offered everything up to here.
+func (f *Feed) fallBehindFrom(here place) {
 	if f.live {
-		f.settle()
+		if len(f.queue) == 0 {
+			f.passTo(here)
+		}
 		f.live = false
 		f.cur = 0
 	}

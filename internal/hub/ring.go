@@ -153,9 +153,9 @@ func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
 	n := r.head.Load() + 1
 	d := &Delivery{Entry: e, at: place{n: n, pos: e.Pos}, ring: r}
 	t := r.table.Load()
-	if prev := t.get(c.head.Load()); prev != nil {
+	prev := t.get(c.head.Load())
+	if prev != nil {
 		d.prev = prev.at.n
-		defer prev.next.Store(n)
 	}
 	i := n - t.base
 	if i/chunkSize == uint64(len(t.chunks)) {
@@ -167,6 +167,9 @@ func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
 	t.chunks[i/chunkSize][i%chunkSize] = d
 	r.bytes.Add(int64(e.Size()))
 	r.table.Store(t)
+	if prev != nil {
+		prev.next.Store(n)
+	}
 	c.head.Store(n)
 	r.head.Store(n)
 	r.evict()

@@ -85,7 +85,9 @@ func (s *Shard) turn() {
 	// in the mail taken afterwards.
 	for p, part := range s.hub.parts {
 		s.before[p] = s.places[p]
-		s.places[p] = *part.posted.Load()
+		if here := *part.posted.Load(); here.n > s.places[p].n || s.places[p].n == 0 {
+			s.places[p] = here
+		}
 	}
 	if s.box.take(&s.mail) {
 		s.handle()
@@ -103,6 +105,7 @@ func (s *Shard) handle() {
 	}
 	for _, n := range s.mail.notices {
 		s.offer(n.d, n.nodes)
+		s.passed(n.part, n.d)
 	}
 	for p, from := range s.mail.marks {
 		if from != 0 {
@@ -136,7 +139,7 @@ func (s *Shard) readFrom(part *partition, n uint64) {
 	table := part.ring.table.Load()
 	if n < table.base {
 		for f := s.feeds[part.id]; f != nil; f = f.next {
-			f.fallBehind()
+			f.fallBehindFrom(s.before[part.id])
 		}
 		return
 	}
@@ -149,6 +152,16 @@ func (s *Shard) readFrom(part *partition, n uint64) {
 			nodes, _ := realm.match(d.Entry)
 			s.offer(d, nodes)
 		}
+		s.passed(part, d)
+	}
+}
+
+// passed moves the shard's place to an entry it has offered: a feed must not
+// become live before it. The tail posts in order, so that nothing up to there is
+// still to come.
+func (s *Shard) passed(part *partition, d *Delivery) {
+	if d.at.n > s.places[part.id].n {
+		s.places[part.id] = d.at
 	}
 }
 

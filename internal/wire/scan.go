@@ -2,7 +2,9 @@ package wire
 
 import (
 	"bytes"
-	"slices"
+	"encoding/binary"
+	"hash/maphash"
+	"math/bits"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -22,6 +24,8 @@ type scanner struct {
 	keys    []keyRef // of the objects that are open, the outer ones first
 	decoded []byte   // keys that had escapes
 	room    [24]keyRef
+	table   []uint32 // of unique
+	seed    maphash.Seed
 }
 
 // keyRef is a key: where it begins, and its text in src, or in decoded if at is
@@ -29,7 +33,7 @@ type scanner struct {
 type keyRef struct{ pos, at, n uint32 }
 
 // fewKeys is how many keys of one object are compared with each other as they
-// come; those of a larger object are sorted when it ends.
+// come; those of a larger object go into a table when it ends.
 const fewKeys = 16
 
 func newScanner(src []byte) *scanner { return &scanner{src: src} }
@@ -56,7 +60,7 @@ func (s *scanner) wrong(want string) bool {
 		return s.fail("the text ends where it should have %s", want)
 	}
 	if c := s.src[s.i]; c > ' ' && c < 0x7f {
-		return s.fail("%q where it should have %s", string(rune(c)), want)
+		return s.fail("'%c' where it should have %s", c, want)
 	}
 	return s.fail("unexpected byte 0x%02x where it should have %s", s.src[s.i], want)
 }
@@ -82,13 +86,19 @@ func (s *scanner) utf8() bool {
 
 // space passes whitespace; it is always true.
 func (s *scanner) space() bool {
+	if s.i < len(s.src) && s.src[s.i] <= ' ' {
+		s.blank()
+	}
+	return true
+}
+
+func (s *scanner) blank() {
 	i := s.i
-	for i < len(s.src) && s.src[i] <= ' ' && (s.src[i] == ' ' || s.src[i] == '\n' || s.src[i] == '\r' || s.src[i] == '\t') {
+	for i < len(s.src) && (s.src[i] == ' ' || s.src[i] == '\n' || s.src[i] == '\r' || s.src[i] == '\t') {
 		i++
 	}
 	s.blanks += i - s.i
 	s.i = i
-	return true
 }
 
 // take passes the byte c.
@@ -165,13 +175,14 @@ func (s *scanner) number() bool {
 
 // digits passes one or more.
 func (s *scanner) digits() bool {
-	start := s.i
-	for c := s.peek(); '0' <= c && c <= '9'; c = s.peek() {
-		s.i++
+	i := s.i
+	for i < len(s.src) && '0' <= s.src[i] && s.src[i] <= '9' {
+		i++
 	}
-	if s.i == start {
+	if i == s.i {
 		return s.wrong("a digit")
 	}
+	s.i = i
 	return true
 }
 
@@ -184,11 +195,30 @@ var plain = func() (t [256]bool) {
 	return t
 }()
 
+// plainPrefix is how many of the eight bytes of w, the lowest first, stand for
+// themselves for certain.
+func plainPrefix(w uint64) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	quote, backslash := w^ones*'"', w^ones*'\\'
+	// The high bit of each byte that is a control character, a quote or a
+	// backslash; those above the first may be set wrongly.
+	special := (w - ones*' ') &^ w
+	special |= (quote - ones) &^ quote
+	special |= (backslash - ones) &^ backslash
+	return bits.TrailingZeros64(special&highs) / 8
+}
+
 // string passes a string; escaped says whether it has escapes.
 func (s *scanner) string() (escaped, ok bool) {
 	src, start := s.src, s.i
 	i := start + 1
 	for {
+		for i+8 <= len(src) {
+			n := plainPrefix(binary.LittleEndian.Uint64(src[i:]))
+			if i += n; n < 8 {
+				break
+			}
+		}
 		for i < len(src) && plain[src[i]] {
 			i++
 		}
@@ -429,17 +459,32 @@ func (s *scanner) fresh(base int, k keyRef) bool {
 	return true
 }
 
-// unique checks the keys of an object that has more than a few.
+// unique checks the keys of an object that has more than a few, in a hash table
+// that strangers cannot fill with collisions: its seed is new for each text.
 func (s *scanner) unique(base int) bool {
 	keys := s.keys[base:]
 	if len(keys) <= fewKeys {
 		return true
 	}
-	slices.SortFunc(keys, func(a, b keyRef) int { return bytes.Compare(s.key(a), s.key(b)) })
-	for i := 1; i < len(keys); i++ {
-		if a, b := keys[i-1], keys[i]; a.n == b.n && string(s.key(a)) == string(s.key(b)) {
-			return s.twice(s.key(a), int(max(a.pos, b.pos)))
+	mask := uint64(1)<<bits.Len(uint(2*len(keys))) - 1
+	if s.table == nil {
+		s.seed = maphash.MakeSeed()
+	}
+	if uint64(cap(s.table)) <= mask {
+		s.table = make([]uint32, mask+1)
+	}
+	table := s.table[:mask+1]
+	clear(table)
+	for n, k := range keys {
+		text := s.key(k)
+		at := maphash.Bytes(s.seed, text) & mask
+		for table[at] != 0 {
+			if other := keys[table[at]-1]; other.n == k.n && string(s.key(other)) == string(text) {
+				return s.twice(text, int(k.pos))
+			}
+			at = (at + 1) & mask
 		}
+		table[at] = uint32(n + 1)
 	}
 	return true
 }

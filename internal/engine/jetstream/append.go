@@ -26,9 +26,10 @@ type item struct {
 	same  *item // goes out in this flight under the same id; this one does not
 	owner *pending
 
-	stored bool
-	dup    bool
-	seq    uint64
+	stored  bool
+	refused bool // in this flight
+	dup     bool
+	seq     uint64
 }
 
 // pending is a batch on its way into the log.
@@ -54,8 +55,8 @@ type orgState struct {
 	subject string
 
 	// Owned by the committer's goroutine.
-	known bool // it has had an entry
-	later int  // the flight in which an entry was found stored; see settle
+	known         bool   // it has had an entry
+	later, unsure uint64 // flights with an event that was stored, or may have been; see settle
 
 	// Guarded by the committer's mu.
 	queue  []*pending

@@ -169,7 +169,7 @@ func (c *committer) pick(batches []*pending) (items []*item, whole bool) {
 		n := 0
 		for i := range p.items {
 			it := &p.items[i]
-			it.same = nil
+			it.same, it.refused = nil, false
 			if it.stored {
 				continue
 			}
@@ -293,12 +293,14 @@ func (c *committer) flyPlain(items []*item, first map[*item]bool) (done bool, wa
 				c.answer(it.owner, nil)
 			}
 		case a.code == codeInProcess:
+			it.refused = true
 			done, wait = false, max(wait, inProcessWait)
 		case transient(a.code):
+			it.refused = true
 			c.failed(a.error())
 			done, wait = false, max(wait, retryWait)
 		default:
-			it.owner.err = a.shown()
+			it.refused, it.owner.err = true, a.shown()
 			done = false
 		}
 	}
@@ -431,11 +433,17 @@ func (c *committer) settle(items []*item, batches []*pending) {
 	}
 	for i := len(items) - 1; i >= 0; i-- {
 		it := items[i]
-		switch o := it.owner.org; {
+		o := it.owner.org
+		switch {
 		case it.stored && !it.dup:
-			o.later = int(c.flight)
-		case !it.stored && o.later == int(c.flight) && it.owner.err == nil:
-			it.owner.err = c.late()
+			o.later = c.flight
+		case it.stored:
+		case o.later == c.flight || it.refused && o.unsure == c.flight:
+			if it.owner.err == nil {
+				it.owner.err = c.late()
+			}
+		case !it.refused:
+			o.unsure = c.flight
 		}
 	}
 }

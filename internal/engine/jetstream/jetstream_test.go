@@ -1,0 +1,70 @@
+package jetstream_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/carillon-rt/carillon/internal/engine"
+	"github.com/carillon-rt/carillon/internal/engine/enginetest"
+	"github.com/carillon-rt/carillon/internal/engine/jetstream"
+)
+
+func open(t testing.TB, c jetstream.Config) *jetstream.Engine {
+	t.Helper()
+	if c.Dir == "" {
+		c.Dir = t.TempDir()
+	}
+	e, err := jetstream.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestContract(t *testing.T) {
+	enginetest.Run(t, func(t *testing.T) engine.Engine {
+		c := jetstream.Config{Durability: jetstream.Strict}
+		if strings.HasSuffix(t.Name(), "OrganizationsNeverSeeEachOther") {
+			c.Durability = jetstream.Relaxed // thousands of appends, one after the other
+		}
+		return open(t, c)
+	})
+}
+
+func TestContractRelaxed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the strict engine has run the same")
+	}
+	enginetest.Run(t, func(t *testing.T) engine.Engine {
+		return open(t, jetstream.Config{Durability: jetstream.Relaxed})
+	})
+}
+
+// faults are the engine's, with a test that fails when breaking fails.
+type faults struct {
+	t *testing.T
+	jetstream.Faults
+}
+
+func (f faults) must(err error) {
+	if err != nil {
+		f.t.Error(err)
+	}
+}
+
+func (f faults) Truncate(partition int, last uint64) {
+	f.must(f.TruncateStream(f.t.Context(), partition, last))
+}
+
+func (f faults) Recreate(partition int) { f.must(f.RecreateStream(f.t.Context(), partition)) }
+
+func (f faults) ExpireBefore(partition int, seq uint64) {
+	f.must(f.Faults.ExpireBefore(f.t.Context(), partition, seq))
+}
+
+func TestContractUnderFaults(t *testing.T) {
+	enginetest.RunFaults(t, func(t *testing.T) (engine.Engine, enginetest.Faults) {
+		e := open(t, jetstream.Config{})
+		return e, faults{t, e.Faults()}
+	})
+}

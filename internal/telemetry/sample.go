@@ -1,0 +1,74 @@
+package telemetry
+
+import "time"
+
+// Sample is what a node's counters say at one moment. Counters run from the
+// start of the node; a field whose comment says "now" goes up and down. A map
+// has one series for each key, and a key that was never counted need not be
+// there.
+type Sample struct {
+	Version    string
+	Durability string
+	Ready      bool
+
+	// Of the clients.
+	Connections      int // now
+	ConnectionsTotal uint64
+	Polls            uint64
+	MessagesSent     uint64
+	MessagesReceived uint64
+	Latency          Histogram
+	Errors           map[string]uint64 // connections that ended badly, and frames that made no sense
+	Gaps             uint64
+	ReadingPaused    uint64
+
+	// Of the way from the log to the clients.
+	RingBytes, RingEntries    uint64 // now
+	Feeds, Realms             uint64 // now
+	FellBehind                uint64
+	Replayed                  uint64
+	RingResumes, LogLookups   uint64
+	TailEntries, TailReopened uint64
+	TailResets                uint64
+	ScanPasses, ScanEntries   uint64
+	ScanStale                 uint64
+	MailboxOverflows          uint64
+
+	// Of the way in.
+	Published, Duplicates uint64
+	PublishedBytes        uint64
+	PublishedLarge        uint64
+	PublishFailed         uint64
+	PublishRefused        map[string]uint64 // by code
+	InFlight              int64             // now
+	InFlightBytes         int64             // now
+
+	// Of the log.
+	Appends, AppendFailures uint64
+	AppendDuplicates        uint64
+	Flights, BatchFlights   uint64
+	QueueDepth              int // now
+	ReadEntries             uint64
+	AckCount                uint64
+	AckTotal                time.Duration
+
+	// Of HTTP.
+	Requests []Requests
+
+	// Limits counts how often each limit was met, by its name.
+	Limits map[string]uint64
+}
+
+// Requests is how many requests to one route were answered with one status.
+type Requests struct {
+	Route  string
+	Status int
+	Count  uint64
+}
+
+// Histogram is a distribution of durations.
+type Histogram struct {
+	Bounds  []time.Duration // upper bounds, ascending
+	Buckets []uint64        // one more than bounds, for what is above the last; not cumulative
+	Sum     time.Duration
+}

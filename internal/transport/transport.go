@@ -1,0 +1,101 @@
+// Package transport is what the doors of the public port have in common: who
+// asks, what a request may say, and how it is refused. Each door is a package
+// below it, and none knows another.
+package transport
+
+import (
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// Answers sets the headers that every answer of a door has.
+func Answers(h http.Header, cache string) {
+	h.Set("Cache-Control", cache)
+	h.Set("Vary", "Authorization, Cookie, Origin")
+	h.Set("X-Content-Type-Options", "nosniff")
+}
+
+// NoStore and NoTransform are the Cache-Control of answers and of streams.
+const (
+	NoStore     = "no-store"
+	NoTransform = "no-cache, no-store, no-transform"
+)
+
+// Problem answers with an error, as problem+json. What went wrong on our side
+// goes to the log, without the query, which may hold a credential.
+func Problem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	e := carillon.AsError(err)
+	h := w.Header()
+	Answers(h, NoStore)
+	h.Set("Content-Type", wire.ProblemContentType)
+	h.Del("Content-Length")
+	if s := wire.RetryAfter(e); s != "" {
+		h.Set("Retry-After", s)
+	}
+	if e.Code == carillon.CodeUnauthenticated {
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	if log != nil && e.Code.Status() >= 500 && e.Err != nil && r.Context().Err() == nil {
+		log.Error("transport: request failed", "method", r.Method, "path", r.URL.Path, "code", e.Code, "err", e.Err)
+	}
+	w.WriteHeader(e.Code.Status())
+	_, _ = w.Write(wire.AppendProblem(nil, e)) // the client may be gone
+}
+
+// Method refuses every method that is not one of these, and says which are.
+func Method(w http.ResponseWriter, r *http.Request, methods ...string) error {
+	for _, m := range methods {
+		if r.Method == m {
+			return nil
+		}
+	}
+	allow := strings.Join(methods, ", ")
+	w.Header().Set("Allow", allow)
+	return carillon.Errorf(carillon.CodeMethodNotAllowed, "this method is not possible here; possible are %s", allow)
+}
+
+// Caller is who asks, by a credential that stands anywhere but in a subprotocol.
+func Caller(a *auth.Authenticator, r *http.Request) (*carillon.Principal, error) {
+	c, err := auth.FromRequest(r, false)
+	if err != nil {
+		return nil, err
+	}
+	return a.Verify(c)
+}
+
+// busyRetry is how long a client is told to stay away from a node that takes no
+// more: elsewhere, or here, there is room then.
+const busyRetry = 2 * time.Second
+
+// Draining is the error of a node that takes nothing new.
+func Draining() error {
+	return carillon.Unavailable(busyRetry, nil, "this server is shutting down; connect again, another one will answer")
+}
+
+// Overloaded is the error of a node that has as much as it can carry.
+func Overloaded() error {
+	return carillon.Unavailable(busyRetry, nil, "this server has as many connections as it can carry; connect again later")
+}
+
+// Write writes a body in pieces, each with a deadline: a client that takes some
+// of it is waited for, one that takes nothing for so long is not.
+func Write(w http.ResponseWriter, body []byte, timeout time.Duration) error {
+	rc := http.NewResponseController(w)
+	for len(body) > 0 {
+		n := min(len(body), pieceBytes)
+		_ = rc.SetWriteDeadline(time.Now().Add(timeout)) // not every writer can
+		if _, err := w.Write(body[:n]); err != nil {
+			return err
+		}
+		body = body[n:]
+	}
+	return nil
+}
+
+const pieceBytes = 32 << 10

@@ -1,0 +1,246 @@
+// Package ws is the WebSocket door: GET /v1/ws (RFC 6455, subprotocol
+// carillon.v1).
+//
+// A connection costs one goroutine, which waits for the client's next frame in a
+// few hundred bytes of memory, and while there is something to send another one,
+// which writes it. What is said on it is the session's affair.
+package ws
+
+import (
+	"bufio"
+	"crypto/sha1"
+	"encoding/base64"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/loop"
+	"github.com/carillon-rt/carillon/internal/session"
+	"github.com/carillon-rt/carillon/internal/transport"
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// Config is what the door stands on. Core and Auth are required.
+type Config struct {
+	Core    *session.Core
+	Auth    *auth.Authenticator
+	Origins *auth.Origins // always checked; nil: the server's own origin only
+
+	// Sockets are the connections this handler makes, for who ends them; nil:
+	// its own.
+	Sockets *loop.Sockets
+
+	// Full, if not nil, says that the node takes no more connections.
+	Full func() bool
+
+	FrameBytes int // of a client's message; DefaultFrameBytes
+	Logger     *slog.Logger
+}
+
+// DefaultFrameBytes is how large a client's message may be.
+const DefaultFrameBytes = 1 << 20
+
+// Protocol is the subprotocol spoken.
+const Protocol = "carillon.v1"
+
+type handler struct{ Config }
+
+// Handler makes the door. It panics if a required field is missing.
+func Handler(cfg Config) http.Handler {
+	if cfg.Core == nil || cfg.Auth == nil {
+		panic("ws: Config.Core and Auth are required")
+	}
+	if cfg.Origins == nil {
+		cfg.Origins = new(auth.Origins)
+	}
+	if cfg.Sockets == nil {
+		cfg.Sockets = new(loop.Sockets)
+	}
+	if cfg.FrameBytes <= 0 {
+		cfg.FrameBytes = DefaultFrameBytes
+	}
+	return &handler{cfg}
+}
+
+// ServeHTTP answers a handshake and returns; the connection lives on by itself.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !upgradable(w, r) {
+		return
+	}
+	opt, echo, err := h.check(r)
+	if err != nil {
+		transport.Problem(w, r, h.Logger, err)
+		return
+	}
+	conn, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		transport.Problem(w, r, h.Logger, err)
+		return
+	}
+	h.open(conn, left(buf), acceptance(r.Header.Get("Sec-Websocket-Key"), echo), opt)
+}
+
+// left copies what the client sent behind its handshake, so that the server's
+// buffers can go.
+func left(buf *bufio.ReadWriter) []byte {
+	n := buf.Reader.Buffered()
+	if n == 0 {
+		return nil
+	}
+	b, _ := buf.Reader.Peek(n) // they are there
+	return append([]byte(nil), b...)
+}
+
+// upgradable answers what is no WebSocket handshake of a version known here.
+func upgradable(w http.ResponseWriter, r *http.Request) bool {
+	if err := transport.Method(w, r, http.MethodGet); err != nil {
+		transport.Problem(w, r, nil, err)
+		return false
+	}
+	h := w.Header()
+	switch {
+	case r.ProtoMajor != 1 || !r.ProtoAtLeast(1, 1) || !hasToken(r.Header["Connection"], "upgrade") || !hasToken(r.Header["Upgrade"], "websocket"):
+		if r.ProtoMajor == 1 { // later versions have no such headers
+			h.Set("Connection", "Upgrade")
+			h.Set("Upgrade", "websocket")
+		}
+		upgradeRequired(w, "this is a WebSocket endpoint; open it with a WebSocket handshake over HTTP/1.1")
+		return false
+	case len(r.Header["Sec-Websocket-Version"]) != 1 || r.Header["Sec-Websocket-Version"][0] != "13":
+		h.Set("Sec-WebSocket-Version", "13")
+		upgradeRequired(w, "the WebSocket version is 13")
+		return false
+	}
+	key := r.Header["Sec-Websocket-Key"]
+	if len(key) == 1 {
+		if nonce, err := base64.StdEncoding.DecodeString(key[0]); err == nil && len(nonce) == 16 {
+			return true
+		}
+	}
+	transport.Problem(w, r, nil, carillon.BadRequest("Sec-WebSocket-Key is 16 random bytes in base64"))
+	return false
+}
+
+// upgradeRequired answers 426, which no code of carillon's has.
+func upgradeRequired(w http.ResponseWriter, detail string) {
+	h := w.Header()
+	transport.Answers(h, transport.NoStore)
+	h.Set("Content-Type", wire.ProblemContentType)
+	w.WriteHeader(http.StatusUpgradeRequired)
+	body := []byte(`{"type":"about:blank","title":"Upgrade Required","status":426,"code":"bad_request","detail":`)
+	_, _ = w.Write(append(wire.AppendString(body, detail), '}')) // the client may be gone
+}
+
+// parameters are those of the query, and whether one may be repeated.
+var parameters = map[string]bool{"after": false, "numbered": false}
+
+// check decides whether a handshake is accepted, and as what.
+func (h *handler) check(r *http.Request) (opt session.Options, echo string, err error) {
+	if err := h.Origins.Check(r); err != nil {
+		return opt, "", err
+	}
+	if h.Core.Draining() {
+		return opt, "", transport.Draining()
+	}
+	if h.Full != nil && h.Full() {
+		return opt, "", transport.Overloaded()
+	}
+	if echo, err = subprotocol(r.Header["Sec-Websocket-Protocol"]); err != nil {
+		return opt, "", err
+	}
+	q, err := transport.Query(r, parameters)
+	if err != nil {
+		return opt, "", err
+	}
+	if opt, err = options(q); err != nil {
+		return opt, "", err
+	}
+	opt.Principal, err = h.caller(r)
+	if err == nil {
+		return opt, echo, nil
+	}
+	if carillon.AsError(err).Code == carillon.CodeBadRequest || r.Header.Get("Origin") == "" {
+		return opt, "", err
+	}
+	opt.Refuse = err // a browser's page cannot see a 401
+	return opt, echo, nil
+}
+
+func options(q url.Values) (session.Options, error) {
+	numbered, err := transport.Bool(q, "numbered")
+	return session.Options{Format: session.WebSocket, After: q.Get("after"), Numbered: numbered}, err
+}
+
+// caller is who asks, or nil when a connect frame is to say so.
+func (h *handler) caller(r *http.Request) (*carillon.Principal, error) {
+	c, err := auth.FromRequest(r, true)
+	if err != nil || c.None() {
+		return nil, err
+	}
+	return h.Auth.Verify(c)
+}
+
+// subprotocol chooses from the client's list; bearer.<token> in it is a
+// credential, no protocol.
+func subprotocol(offered []string) (echo string, err error) {
+	others := false
+	for _, list := range offered {
+		for name := range strings.SplitSeq(list, ",") {
+			switch name = strings.Trim(name, " \t"); {
+			case name == Protocol:
+				return Protocol, nil
+			case name != "" && !strings.HasPrefix(name, "bearer."):
+				others = true
+			}
+		}
+	}
+	if others {
+		return "", carillon.BadRequest("none of the subprotocols offered is spoken here; it is %s", Protocol)
+	}
+	return "", nil
+}
+
+// hasToken looks for a token in a header that is a list of them (RFC 9110,
+// section 5.6.1).
+func hasToken(list []string, token string) bool {
+	for _, h := range list {
+		for t := range strings.SplitSeq(h, ",") {
+			if strings.EqualFold(strings.Trim(t, " \t"), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// acceptance is the answer to a handshake.
+func acceptance(key, echo string) []byte {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // RFC 6455, section 4.2.2
+	b := []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
+	b = append(b, base64.StdEncoding.EncodeToString(sum[:])...)
+	if echo != "" {
+		b = append(append(b, "\r\nSec-WebSocket-Protocol: "...), echo...)
+	}
+	return append(b, "\r\n\r\n"...)
+}
+
+// open answers the handshake and starts the conversation.
+func (h *handler) open(netConn net.Conn, left, answer []byte, opt session.Options) {
+	_ = netConn.SetDeadline(time.Now().Add(loop.DefaultWriteTimeout)) // if it fails so does the write
+	if _, err := netConn.Write(answer); err != nil {
+		_ = netConn.Close() // the client is gone
+		return
+	}
+	_ = netConn.SetDeadline(time.Time{}) // as above, with the next read
+	c := &conn{limit: h.FrameBytes, pending: left}
+	h.Sockets.Init(&c.Socket, netConn, c)
+	opt.Conn = c
+	s := h.Core.New(opt)
+	s.Post(func() { c.begin(s) })
+	h.Sockets.Go(&c.Socket, func() { c.read(s) }, func() { s.Post(s.Gone) })
+}

@@ -59,7 +59,7 @@ func New(cfg Config) http.Handler {
 	a := &api{Config: cfg}
 	mux := http.NewServeMux()
 	allow := map[string][]string{}
-	for _, r := range routes {
+	for _, r := range routes() {
 		mux.Handle(r.method+" "+r.path, a.handler(r.handle))
 		allow[r.path] = append(allow[r.path], r.method)
 		if r.method == http.MethodGet {
@@ -81,22 +81,14 @@ func New(cfg Config) http.Handler {
 func (a *api) handler(handle func(*api, http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h["Cache-Control"] = noStore
-		h["Vary"] = vary
-		h["X-Content-Type-Options"] = noSniff
+		h.Set("Cache-Control", "no-store")
+		h.Set("Vary", "Authorization, Cookie, Origin")
+		h.Set("X-Content-Type-Options", "nosniff")
 		if err := handle(a, w, r); err != nil {
 			a.problem(w, r, err)
 		}
 	})
 }
-
-// Values of headers that every answer has; never changed.
-var (
-	noStore = []string{"no-store"}
-	vary    = []string{"Authorization, Cookie, Origin"}
-	noSniff = []string{"nosniff"}
-	json    = []string{"application/json"}
-)
 
 // problem answers with an error.
 func (a *api) problem(w http.ResponseWriter, r *http.Request, err error) {

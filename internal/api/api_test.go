@@ -408,7 +408,7 @@ func TestHistoryRefuses(t *testing.T) {
 		{"after=soon", 400, "bad_request", "cursor"},
 		{"before=now", 400, "bad_request", "desc"},
 		{"order=desc&after=now", 400, "bad_request", "'before'"},
-		{"cursor=now", 400, "bad_request", `"cursor" is not known here; there are after, before, limit, order, pattern, room, subject`},
+		{"cursor=now", 400, "bad_request", `"cursor" is not known here; there are pattern, room, subject, after, before, order, limit`},
 		{"subject=" + strings.Repeat("x", 256), 400, "bad_request", "255"},
 		{"pattern=%zz", 400, "bad_request", "not readable"},
 	} {

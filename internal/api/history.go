@@ -1,7 +1,6 @@
 package api
 
 import (
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,18 +15,6 @@ import (
 // maxPatterns bounds the patterns, and the rooms, of one question.
 const maxPatterns = 1000
 
-// historyParams are the parameters of GET /v1/events, and whether each may be
-// repeated.
-var historyParams = map[string]bool{
-	"pattern": true,
-	"room":    true,
-	"subject": false,
-	"after":   false,
-	"before":  false,
-	"order":   false,
-	"limit":   false,
-}
-
 // history is GET /v1/events.
 func (a *api) history(w http.ResponseWriter, r *http.Request) error {
 	p, err := a.caller(r)
@@ -39,7 +26,10 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) error {
 			return carillon.Errorf(carillon.CodeUnsupportedMedia, "CloudEvents are not supported by this server yet; accept application/json")
 		}
 	}
-	values, err := query(r.URL, historyParams)
+	values, err := query(r.URL, params{
+		repeated: []string{"pattern", "room"},
+		once:     []string{"subject", "after", "before", "order", "limit"},
+	})
 	if err != nil {
 		return err
 	}
@@ -124,13 +114,6 @@ func appendPage(dst []byte, ids *wire.IDs, page *hub.Page) []byte {
 		dst = wire.AppendGap(dst, ids, page.Gap)
 	}
 	return append(dst, '}')
-}
-
-func knownNames(known map[string]bool) string {
-	if len(known) == 0 {
-		return ""
-	}
-	return "; there are " + strings.Join(slices.Sorted(maps.Keys(known)), ", ")
 }
 
 // clip shortens what a client sent for an error message.

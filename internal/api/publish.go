@@ -6,6 +6,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,7 +22,7 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if r.URL.RawQuery != "" {
-		if _, err := query(r.URL, nil); err != nil {
+		if _, err := query(r.URL, params{}); err != nil {
 			return err
 		}
 	}
@@ -46,8 +47,8 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
 
 func answer(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
-	h["Content-Type"] = json
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may be gone
 }
@@ -169,23 +170,31 @@ func (p *bodyPool) put(b *bytes.Buffer) {
 	}
 }
 
-// query reads the parameters of a request and refuses those not known; token is
-// always known, it is the credential. The readable values of known[name] say
-// whether a parameter may be repeated.
-func query(u *url.URL, known map[string]bool) (url.Values, error) {
+// params are the parameters that a route knows, beside the credential's, token.
+type params struct{ once, repeated []string }
+
+// query reads the parameters of a request and refuses those not known.
+func query(u *url.URL, known params) (url.Values, error) {
 	q, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
 		return nil, carillon.BadRequest("the query is not readable; percent-encode what is not a letter or digit")
 	}
 	for name, values := range q {
-		repeat, ok := known[name]
 		switch {
-		case name == "token":
-		case !ok:
-			return nil, carillon.BadRequest("the parameter %q is not known here%s", clip(name), knownNames(known))
-		case len(values) > 1 && !repeat:
+		case name == "token" || slices.Contains(known.repeated, name):
+		case !slices.Contains(known.once, name):
+			return nil, carillon.BadRequest("the parameter %q is not known here%s", clip(name), known.list())
+		case len(values) > 1:
 			return nil, carillon.BadRequest("the parameter %q is there %d times; send it once", name, len(values))
 		}
 	}
 	return q, nil
+}
+
+func (p params) list() string {
+	names := slices.Concat(p.repeated, p.once)
+	if len(names) == 0 {
+		return ""
+	}
+	return "; there are " + strings.Join(names, ", ")
 }

@@ -9,7 +9,9 @@ type route struct {
 }
 
 // routes is the whole surface. A GET route answers HEAD as well.
-var routes = []route{
-	{http.MethodPost, "/v1/events", (*api).publish},
-	{http.MethodGet, "/v1/events", (*api).history},
+func routes() []route {
+	return []route{
+		{http.MethodPost, "/v1/events", (*api).publish},
+		{http.MethodGet, "/v1/events", (*api).history},
+	}
 }

@@ -490,6 +490,6 @@ func (r *rig) warn(name string, s *sample, loops int) {
 		r.report.note("%s: the client used %.0f %% of its CPU: it may be the limit, not the server", name, 100*share)
 	}
 	if p99 := s.late.Quantile(0.99); p99 > 5*time.Millisecond {
-		r.report.note("%s: publishes left up to %s late (p99): no publisher was idle; latency still counts from when they were due", name, p99)
+		r.report.note("%s: publishes left up to %s late (p99): every publisher waited for an answer, or the client did not get its CPU; latency counts from when they were due", name, p99.Round(10*time.Microsecond))
 	}
 }

@@ -27,6 +27,7 @@ type past struct {
 }
 
 func newPast(t testing.TB, cfg memory.Config) *past {
+	t.Helper()
 	cfg.Partitions = 1
 	e := memory.New(cfg)
 	t.Cleanup(func() { _ = e.Close(context.Background()) })
@@ -217,7 +218,7 @@ func TestRelativeCursorsGoByTheTimeOfAcceptance(t *testing.T) {
 		l := &past{e, t}
 		for _, s := range []string{"a", "b", "c"} {
 			l.add("acme", carillon.Event{Type: carillon.Type(s), Time: time.Unix(0, 0)})
-			time.Sleep(10 * time.Minute)
+			<-time.After(10 * time.Minute)
 		}
 		h := l.history(hub.HistoryConfig{})
 		ago := carillon.Cursor{Kind: carillon.CursorAgo, Ago: 25 * time.Minute}

@@ -6,6 +6,7 @@ package transport
 import (
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -83,19 +84,24 @@ func Overloaded() error {
 	return carillon.Unavailable(busyRetry, nil, "this server has as many connections as it can carry; connect again later")
 }
 
-// Write writes a body in pieces, each with a deadline: a client that takes some
-// of it is waited for, one that takes nothing for so long is not.
-func Write(w http.ResponseWriter, body []byte, timeout time.Duration) error {
+// Write answers with a status and a body, written in pieces with a deadline for
+// each: a client that takes some of it is waited for, one that takes nothing for
+// so long is not.
+func Write(w http.ResponseWriter, status int, body []byte, timeout time.Duration) {
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
 	rc := http.NewResponseController(w)
 	for len(body) > 0 {
 		n := min(len(body), pieceBytes)
 		_ = rc.SetWriteDeadline(time.Now().Add(timeout)) // not every writer can
 		if _, err := w.Write(body[:n]); err != nil {
-			return err
+			return // the client is gone
 		}
 		body = body[n:]
 	}
-	return nil
+	if rc.Flush() == nil {
+		_ = rc.SetWriteDeadline(time.Time{}) // for the connection's next request
+	}
 }
 
 const pieceBytes = 32 << 10

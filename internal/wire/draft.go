@@ -233,11 +233,11 @@ func (s *scanner) text(field, form string) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	if raw := s.src[start : s.i-1]; !escaped {
-		return string(raw), true
-	} else {
-		return string(appendUnescaped(make([]byte, 0, len(raw)), raw)), true
+	raw := s.src[start : s.i-1]
+	if escaped {
+		raw = appendUnescaped(make([]byte, 0, len(raw)), raw)
 	}
+	return string(raw), true
 }
 
 // compact reads any value and returns it without whitespace outside strings, in

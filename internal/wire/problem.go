@@ -15,7 +15,7 @@ const ProblemContentType = "application/problem+json"
 func AppendProblem(dst []byte, e *carillon.Error) []byte {
 	status := e.Code.Status()
 	dst = append(dst, `{"type":"about:blank","title":"`...)
-	dst = append(dst, titles[status]...)
+	dst = append(dst, title(status)...)
 	dst = append(dst, `","status":`...)
 	dst = strconv.AppendInt(dst, int64(status), 10)
 	dst = append(dst, `,"code":"`...)
@@ -34,19 +34,32 @@ func RetryAfter(e *carillon.Error) string {
 	return strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10)
 }
 
-// titles are the reason phrases of the statuses of carillon's codes (RFC 9110,
-// RFC 6585): with the type about:blank the title is that phrase.
-var titles = map[int]string{
-	400: "Bad Request",
-	401: "Unauthorized",
-	403: "Forbidden",
-	404: "Not Found",
-	405: "Method Not Allowed",
-	409: "Conflict",
-	410: "Gone",
-	413: "Content Too Large",
-	415: "Unsupported Media Type",
-	429: "Too Many Requests",
-	500: "Internal Server Error",
-	503: "Service Unavailable",
+// title is the reason phrase of the status of a code (RFC 9110, RFC 6585): with
+// the type about:blank the title is that phrase.
+func title(status int) string {
+	switch status {
+	case 400:
+		return "Bad Request"
+	case 401:
+		return "Unauthorized"
+	case 403:
+		return "Forbidden"
+	case 404:
+		return "Not Found"
+	case 405:
+		return "Method Not Allowed"
+	case 409:
+		return "Conflict"
+	case 410:
+		return "Gone"
+	case 413:
+		return "Content Too Large"
+	case 415:
+		return "Unsupported Media Type"
+	case 429:
+		return "Too Many Requests"
+	case 503:
+		return "Service Unavailable"
+	}
+	return "Internal Server Error"
 }

@@ -186,14 +186,9 @@ func (s *scanner) digits() bool {
 	return true
 }
 
-// plain marks the bytes that stand for themselves in a string. Those from 0x80
-// on do: that they are UTF-8 has been checked.
-var plain = func() (t [256]bool) {
-	for c := range t {
-		t[c] = c >= ' ' && c != '"' && c != '\\'
-	}
-	return t
-}()
+// plain reports whether c stands for itself in a string. Bytes from 0x80 on do:
+// that they are UTF-8 has been checked.
+func plain(c byte) bool { return c >= ' ' && c != '"' && c != '\\' }
 
 // plainPrefix is how many of the eight bytes of w, the lowest first, stand for
 // themselves for certain.
@@ -219,7 +214,7 @@ func (s *scanner) string() (escaped, ok bool) {
 				break
 			}
 		}
-		for i < len(src) && plain[src[i]] {
+		for i < len(src) && plain(src[i]) {
 			i++
 		}
 		if i >= len(src) {

@@ -14,6 +14,7 @@ type cost struct {
 	per   float64 // and per event of it
 
 	plain0, fixed0 float64
+	never          bool // without a flush per event a batch cannot win: its staging has one
 }
 
 const (
@@ -22,17 +23,14 @@ const (
 )
 
 func newCost(d Durability) cost {
-	c := cost{plain: 250e3, fixed: 3.2e6, per: 50e3} // break-even at 16
-	if d == Relaxed {
-		c = cost{plain: 15e3, fixed: 3.2e6, per: 20e3} // never
-	}
+	c := cost{plain: 250e3, fixed: 3.2e6, per: 50e3, never: d == Relaxed} // break-even at 16
 	c.plain0, c.fixed0 = c.plain, c.fixed
 	return c
 }
 
 // batch reports whether n events are cheaper as one atomic batch.
 func (c *cost) batch(n int) bool {
-	return n > 1 && c.fixed+float64(n)*c.per < float64(n)*c.plain
+	return !c.never && n > 1 && c.fixed+float64(n)*c.per < float64(n)*c.plain
 }
 
 func (c *cost) flewPlain(n int, d time.Duration) {

@@ -44,6 +44,9 @@ func (f Faults) ExpireBefore(ctx context.Context, partition int, seq uint64) err
 	return wrap(stream.Purge(ctx, jetstream.WithPurgeSequence(seq)), "expire")
 }
 
+// StopServer stops the embedded server until RestartServer: nothing answers.
+func (f Faults) StopServer() { f.engine.server.stop() }
+
 // RestartServer stops the embedded server and starts it again on the same
 // directory: every connection breaks, nothing is lost.
 func (f Faults) RestartServer(ctx context.Context) error {
@@ -67,6 +70,8 @@ func (f Faults) restart(ctx context.Context, meanwhile func() error) error {
 		return err
 	}
 	// The caller goes on when the engine is back.
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	for _, nc := range []interface{ FlushWithContext(context.Context) error }{f.engine.signals, f.engine.tails, f.engine.replays} {
 		if err := nc.FlushWithContext(ctx); err != nil {
 			return wrap(err, "restart")

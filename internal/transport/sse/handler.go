@@ -113,7 +113,7 @@ func (h *handler) goaway(w http.ResponseWriter, reason string) {
 	block = strconv.AppendInt(block, wait.Milliseconds(), 10)
 	block = append(block, "\n\n"...)
 	block = append(block, wire.Begin("goaway").Str("reason", reason).Int("retry_after_ms", wait.Milliseconds()).Block()...)
-	_ = transport.Write(w, block, h.WriteTimeout) // the client may be gone
+	transport.Write(w, http.StatusOK, block, h.WriteTimeout)
 }
 
 var parameters = map[string]bool{"pattern": true, "room": true, "after": false, "last_event_id": false, "named": false}

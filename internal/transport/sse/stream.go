@@ -100,7 +100,7 @@ func (t *taken) watch() {
 // kept is a stream that the request's goroutine writes.
 type kept struct {
 	stream
-	port  loop.Port
+	out   loop.Port
 	w     http.ResponseWriter
 	rc    *http.ResponseController
 	wait  time.Duration
@@ -114,8 +114,8 @@ func (h *handler) stay(w http.ResponseWriter, r *http.Request, opt session.Optio
 		w: w, rc: http.NewResponseController(w), wait: h.WriteTimeout,
 		work: make(chan func(), 1), ended: make(chan struct{}),
 	}
-	k.stream.port = &k.port
-	k.port.Init(k, k, func(f func()) { k.work <- f })
+	k.port = &k.out
+	k.out.Init(k, k, func(f func()) { k.work <- f })
 	opt.Conn = k
 	w.WriteHeader(http.StatusOK)
 	if k.flush() != nil {
@@ -136,17 +136,24 @@ func (h *handler) stay(w http.ResponseWriter, r *http.Request, opt session.Optio
 	}
 }
 
-// pieceBytes is what is written at a time, with a deadline for each.
+// pieceBytes is about how much is written with one deadline.
 const pieceBytes = 16 << 10
 
 // WriteAll is for the port.
 func (k *kept) WriteAll(bufs [][]byte) error {
-	if err := loop.Gather(bufs, make([]byte, 0, pieceBytes), func(b []byte) error {
-		k.deadline()
-		_, err := k.w.Write(b)
-		return err
-	}); err != nil {
-		return err
+	written := pieceBytes
+	for _, b := range bufs {
+		for len(b) > 0 {
+			if written >= pieceBytes {
+				k.deadline()
+				written = 0
+			}
+			n, err := k.w.Write(b[:min(len(b), pieceBytes)])
+			if err != nil {
+				return err
+			}
+			written, b = written+n, b[n:]
+		}
 	}
 	return k.flush()
 }
@@ -155,9 +162,15 @@ func (k *kept) deadline() {
 	_ = k.rc.SetWriteDeadline(time.Now().Add(k.wait)) // not every writer can
 }
 
+// flush ends the deadline too: over HTTP/2 one that passes ends the stream, also
+// when nothing is being written.
 func (k *kept) flush() error {
 	k.deadline()
-	return k.rc.Flush()
+	if err := k.rc.Flush(); err != nil {
+		return err
+	}
+	_ = k.rc.SetWriteDeadline(time.Time{}) // not every writer can
+	return nil
 }
 
 // Finish is for the port: the answer ends.

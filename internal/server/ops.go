@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/admin"
+	"github.com/carillon-rt/carillon/internal/telemetry"
+	"github.com/carillon-rt/carillon/internal/transport"
+)
+
+// checkOps refuses an operations port that strangers could reach: nothing but
+// its address protects it.
+func checkOps(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("server: ops.listen: %w", err)
+	}
+	if loopback(host) {
+		return nil
+	}
+	return fmt.Errorf("ops.listen: %s can be reached from other machines, and the operations port has no key yet; use a loopback address such as 127.0.0.1:8081", addr)
+}
+
+func loopback(host string) bool {
+	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
+		return true
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return ip != nil && ip.IsLoopback()
+}
+
+func (s *Server) opsServer() *http.Server {
+	return &http.Server{
+		Handler:           s.guard(s.opsHandler()),
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: s.cfg.Limits.HeaderBytes.N(),
+	}
+}
+
+func (s *Server) opsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answerHealth(w, http.StatusOK, "alive", "") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", telemetry.NewMetrics(s.sample))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	page := admin.Config{Status: s.status}
+	if dev := s.opt.Development; dev != nil {
+		page.Live = func() *admin.Live {
+			url := s.health.url()
+			if url == "" {
+				return nil
+			}
+			return &admin.Live{URL: url, Org: dev.Org, User: dev.User, Token: dev.Token}
+		}
+	}
+	mux.Handle("/", admin.New(page))
+	return mux
+}
+
+// guard answers only those who may be here: nobody by the name of another host,
+// which would be a web page that made its name point to this machine, and no page
+// of another origin.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.checkCaller(r); err != nil {
+			transport.Problem(w, r, s.log, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) checkCaller(r *http.Request) error {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(r.Host); err == nil {
+		host = h
+	}
+	known := slices.ContainsFunc(s.cfg.Ops.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
+	if !known && !loopback(host) {
+		return carillon.Errorf(carillon.CodeForbidden, "the operations port does not answer to this Host; the operator can add it to 'ops.hosts'")
+	}
+	if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+		return carillon.Errorf(carillon.CodeForbidden, "the operations port does not answer to pages of other sites; type its address yourself")
+	}
+	for _, origin := range r.Header["Origin"] {
+		if origin != "http://"+r.Host && origin != "https://"+r.Host {
+			return carillon.Errorf(carillon.CodeForbidden, "the operations port does not answer to pages of other origins")
+		}
+	}
+	return nil
+}
+
+// opsOrigins are the origins that the live page may have.
+func (s *Server) opsOrigins() []string {
+	_, port, err := net.SplitHostPort(s.ops.addr())
+	if err != nil {
+		return nil
+	}
+	return []string{"http://" + s.ops.addr(), "http://127.0.0.1:" + port, "http://localhost:" + port}
+}
+
+// healthTimeout bounds the question to the log.
+const healthTimeout = 2 * time.Second
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
+	defer cancel()
+	state, reason := s.health.ready(ctx)
+	if state == stateReady {
+		answerHealth(w, http.StatusOK, state, "")
+		return
+	}
+	w.Header().Set("Retry-After", "1")
+	answerHealth(w, http.StatusServiceUnavailable, state, reason)
+}
+
+func answerHealth(w http.ResponseWriter, status int, state, reason string) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(struct { // the caller may be gone
+		Status string `json:"status"`
+		Reason string `json:"reason,omitempty"`
+	}{state, reason})
+}

@@ -1,0 +1,162 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/config"
+	"github.com/carillon-rt/carillon/internal/engine"
+	"github.com/carillon-rt/carillon/internal/engine/jetstream"
+	"github.com/carillon-rt/carillon/internal/engine/memory"
+	"github.com/carillon-rt/carillon/internal/gate"
+	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/org"
+	"github.com/carillon-rt/carillon/internal/session"
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// openEngine locks the store and opens the log.
+func openEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (engine.Engine, error) {
+	e := &cfg.Engine
+	perOrg := e.Retention.EventsPerOrg
+	if perOrg == 0 { // no limit, which to an engine is a number nobody reaches
+		perOrg = math.MaxInt64
+	}
+	if e.Kind == config.KindMemory {
+		return memory.New(memory.Config{
+			Partitions: e.Partitions, Retention: e.Retention.Age.D(), MaxPerOrg: int(min(perOrg, math.MaxInt)),
+			DedupeWindow: e.DedupeWindow.D(),
+		}), nil
+	}
+	bytes := int64(e.Retention.Bytes)
+	if e.Retention.Bytes == config.Default().Engine.Retention.Bytes {
+		bytes = 0 // nobody chose it: it may be less where the disk is small
+	}
+	log.Info("server: opening the log", "data", cfg.Data, "durability", e.Durability)
+	opened, err := jetstream.Open(ctx, jetstream.Config{
+		Dir: cfg.Data, Durability: jetstream.Durability(e.Durability), Partitions: e.Partitions,
+		Retention: e.Retention.Age.D(), MaxPerOrg: perOrg, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(), Logger: log,
+	})
+	switch {
+	case err == nil:
+		return opened, nil
+	case errors.Is(err, engine.ErrStoreInUse):
+		return nil, &StoreInUseError{Dir: cfg.Data, Err: err}
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("server: the log in %s may not be opened: %w", cfg.Data, err)
+	}
+	return nil, fmt.Errorf("server: open the log: %w", err)
+}
+
+// StoreInUseError says that another process has the log's directory.
+type StoreInUseError struct {
+	Dir string
+	Err error
+}
+
+func (e *StoreInUseError) Error() string {
+	return fmt.Sprintf("%s is in use by another process", e.Dir)
+}
+
+func (e *StoreInUseError) Unwrap() error { return e.Err }
+
+const (
+	installKeyName  = "install.key"
+	installKeyBytes = 32
+)
+
+// installKey returns the keyring of this install. Its key is made at the first
+// start and kept with the log: whoever has the one has the other.
+func installKey(ctx context.Context, kv engine.KV) (*wire.Keyring, error) {
+	key, err := kv.Get(ctx, installKeyName)
+	if errors.Is(err, engine.ErrNoKey) {
+		key = make([]byte, installKeyBytes)
+		_, _ = rand.Read(key) // never fails
+		if err = kv.Create(ctx, installKeyName, key); errors.Is(err, engine.ErrKeyExists) {
+			key, err = kv.Get(ctx, installKeyName) // another node was first
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("server: the install's key: %w", err)
+	}
+	if len(key) < installKeyBytes {
+		return nil, fmt.Errorf("server: the install's key has %d bytes instead of %d; the store is damaged", len(key), installKeyBytes)
+	}
+	return wire.NewKeyring(key), nil
+}
+
+// verifier is who asks: auth, with the organizations it knows.
+type verifier struct {
+	*auth.Authenticator
+
+	orgs *org.Directory
+}
+
+// Verify is for sessions. It takes microseconds, so it calls done at once.
+func (v *verifier) Verify(token string, done func(*carillon.Principal, error)) {
+	done(v.VerifyToken(token))
+}
+
+func newAuth(cfg *config.Config, open bool) (*verifier, error) {
+	orgs := make([]org.Org, 0, len(cfg.Orgs))
+	var keys []auth.Key
+	for _, o := range cfg.Orgs {
+		id := carillon.OrgID(o.ID)
+		orgs = append(orgs, org.Org{ID: id, Disabled: o.Disabled, Limits: org.Limits(cfg.EffectiveLimits(o))})
+		for _, line := range o.Keys {
+			k, err := auth.ParseKey(id, line)
+			if err != nil {
+				return nil, fmt.Errorf("server: org %q: %w", o.ID, err)
+			}
+			keys = append(keys, k)
+		}
+	}
+	dir, err := org.NewDirectory(org.Config{Orgs: orgs, Open: open, Defaults: org.Limits(cfg.OrgDefaults())})
+	if err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	issuers := make([]auth.Issuer, 0, len(cfg.Issuers))
+	for i := range cfg.Issuers {
+		iss := &cfg.Issuers[i]
+		a := auth.Issuer{Issuer: iss.Issuer, Audience: iss.Audience, OrgClaim: iss.OrgClaim, Secrets: iss.Keys(), Any: iss.Any()}
+		if !a.Any {
+			for _, id := range iss.Orgs {
+				a.Orgs = append(a.Orgs, carillon.OrgID(id))
+			}
+		}
+		issuers = append(issuers, a)
+	}
+	a, err := auth.New(auth.Config{Issuers: issuers, Keys: keys, Orgs: dir, MaxTokenBytes: cfg.Limits.TokenBytes.N()})
+	if err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	return &verifier{a, dir}, nil
+}
+
+func newGate(cfg *config.Config, e engine.Engine, orgs *org.Directory) *gate.Gate {
+	l := &cfg.Limits
+	return gate.New(gate.Config{
+		Open: e.Open, Orgs: orgs, EventBytes: l.EventBytes.N(), BatchEvents: l.BatchEvents,
+		BatchBytes: l.RequestBytes.N(), UsersPerEvent: l.UsersPerEvent,
+	})
+}
+
+func newCore(cfg *config.Config, h *hub.Hub, ids *wire.Keyring, g *gate.Gate, v *verifier) *session.Core {
+	l := &cfg.Limits
+	return session.NewCore(session.Config{
+		Hub: h, IDs: ids, Publisher: g, Verifier: v,
+		Limits: session.Limits{
+			Subscriptions: l.SubscriptionsPerConnection, PublishesFlying: l.PublishesInFlightPerConnection,
+			OutboxBytes: l.OutboxBytes.N(), BadFrames: l.BadFramesPerMinute, BatchEvents: l.BatchEvents, PollBytes: l.HistoryBytes.N(),
+			MaxIdle: cfg.Connection.MaxIdle.D(), DeadAfter: cfg.Connection.DeadAfter.D(), ConnectTimeout: cfg.Connection.ConnectTimeout.D(),
+			TokenExpiring: cfg.Connection.TokenExpiring.D(), KeepAlive: cfg.SSE.Keepalive.D(), Retry: cfg.SSE.Retry.D(),
+		},
+	})
+}

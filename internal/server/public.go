@@ -1,0 +1,87 @@
+package server
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/api"
+	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/transport"
+	"github.com/carillon-rt/carillon/internal/transport/frames"
+	"github.com/carillon-rt/carillon/internal/transport/poll"
+	"github.com/carillon-rt/carillon/internal/transport/sse"
+	"github.com/carillon-rt/carillon/internal/transport/ws"
+)
+
+// Timing of the public port's requests.
+const (
+	headerTimeout = 10 * time.Second // for a request's header
+	bodyTimeout   = time.Minute      // for a request's body
+	idleTimeout   = 2 * time.Minute  // between two requests
+)
+
+// publicServer speaks HTTP/1.1 and HTTP/2 with prior knowledge, both in the
+// clear.
+func (s *Server) publicServer(h http.Handler) *http.Server {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler: h, Protocols: p,
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: s.cfg.Limits.HeaderBytes.N(),
+	}
+}
+
+// publicHandler is everything of the public port.
+func (s *Server) publicHandler(a *auth.Authenticator) http.Handler {
+	cfg, l, write := s.cfg, &s.cfg.Limits, s.cfg.Connection.WriteTimeout.D()
+	origins := auth.NewOrigins(s.origins())
+	history := hub.NewHistory(hub.HistoryConfig{
+		Open: s.engine.Open, Head: s.engine.Head, Retention: cfg.Engine.Retention.Age.D(),
+		Page: l.HistoryPage, Bytes: l.HistoryBytes.N(), Concurrent: l.HistoryConcurrent,
+	})
+	// The WebSocket door looks at the Origin itself: it is no subject of CORS.
+	socket := ws.Handler(ws.Config{Core: s.core, Auth: a, Origins: origins, Sockets: &s.sockets, FrameBytes: l.FrameBytes.N(), Logger: s.log})
+	mux := http.NewServeMux()
+	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: s.core, Auth: a, Sockets: &s.sockets, WriteTimeout: write, Logger: s.log}))
+	mux.Handle("/v1/poll", bounded(poll.Handler(poll.Config{Core: s.core, Auth: a, WriteTimeout: write, Logger: s.log})))
+	mux.Handle("/v1/frames", bounded(frames.Handler(frames.Config{
+		Core: s.core, Auth: a, FrameBytes: l.FrameBytes.N(), RequestBytes: l.RequestBytes.N(), WriteTimeout: write, Logger: s.log,
+	})))
+	mux.Handle("/v1/", bounded(api.New(api.Config{
+		Auth: a, Gate: s.gate, History: history, IDs: s.ids, RequestBytes: l.RequestBytes.N(), BatchEvents: l.BatchEvents, Logger: s.log,
+	})))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		transport.Problem(w, r, s.log, carillon.Errorf(carillon.CodeNotFound, "there is nothing at this path; everything is under /v1/"))
+	})
+	others := origins.CORS(mux)
+	return s.routes.count(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/ws" {
+			socket.ServeHTTP(w, r)
+			return
+		}
+		others.ServeHTTP(w, r)
+	}))
+}
+
+// origins are those of the settings and, for development, the live page's.
+func (s *Server) origins() []string {
+	all := append([]string(nil), s.cfg.Origins...)
+	if s.opt.Development != nil {
+		all = append(all, s.opsOrigins()...)
+	}
+	return all
+}
+
+// bounded gives a request's body a time to arrive in. It is not for handlers
+// that take the connection over.
+func bounded(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer can
+		}
+		h.ServeHTTP(w, r)
+	})
+}

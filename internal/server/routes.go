@@ -1,0 +1,92 @@
+package server
+
+import (
+	"net/http"
+	"sync/atomic"
+
+	"github.com/carillon-rt/carillon/internal/telemetry"
+)
+
+// routes are the paths that are counted one by one; any other is "other".
+var routes = [...]string{"/v1/ws", "/v1/sse", "/v1/poll", "/v1/frames", "/v1/events", "other"}
+
+// webSocket is the index of its route.
+const webSocket = 0
+
+// firstStatus and lastStatus bound the statuses that are counted.
+const (
+	firstStatus = 100
+	lastStatus  = 599
+)
+
+// routeCounts counts the public port's answers, by route and status.
+type routeCounts [len(routes)][lastStatus - firstStatus + 1]atomic.Uint64
+
+func (c *routeCounts) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sw := &statusWriter{ResponseWriter: w}
+		next.ServeHTTP(sw, r)
+		i := len(routes) - 1
+		for j, path := range routes {
+			if r.URL.Path == path {
+				i = j
+			}
+		}
+		status := sw.status
+		switch {
+		case status != 0:
+		case i == webSocket: // it took the connection over
+			status = http.StatusSwitchingProtocols
+		default:
+			status = http.StatusOK
+		}
+		if status >= firstStatus && status <= lastStatus {
+			c[i][status-firstStatus].Add(1)
+		}
+	})
+}
+
+func (c *routeCounts) sample() (list []telemetry.Requests) {
+	for i := range c {
+		for j := range c[i] {
+			if n := c[i][j].Load(); n > 0 {
+				list = append(list, telemetry.Requests{Route: routes[i], Status: firstStatus + j, Count: n})
+			}
+		}
+	}
+	return list
+}
+
+// sum counts the answers with one status, on all routes.
+func (c *routeCounts) sum(status int) (n uint64) {
+	for i := range c {
+		n += c[i][status-firstStatus].Load()
+	}
+	return n
+}
+
+// statusWriter remembers the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+
+	status int
+}
+
+// WriteHeader is http.ResponseWriter's.
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status < http.StatusOK { // after informational ones comes another
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write is http.ResponseWriter's.
+func (w *statusWriter) Write(b []byte) (int, error) {
+	if w.status < http.StatusOK {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

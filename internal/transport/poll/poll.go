@@ -1,0 +1,223 @@
+// Package poll is the door for long polls and polls: GET and POST /v1/poll.
+//
+// A poll keeps nothing between requests: the cursor it brings is the
+// acknowledgement of all before it.
+package poll
+
+import (
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/loop"
+	"github.com/carillon-rt/carillon/internal/session"
+	"github.com/carillon-rt/carillon/internal/transport"
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// Config is what the door stands on. Core and Auth are required.
+type Config struct {
+	Core *session.Core
+	Auth *auth.Authenticator
+
+	// Origins, if not nil, are checked here. Leave it nil where the caller does
+	// so for the whole port.
+	Origins *auth.Origins
+
+	// Full, if not nil, says that the node takes no more.
+	Full func() bool
+
+	RequestBytes int           // of a request's body; DefaultRequestBytes
+	WriteTimeout time.Duration // of an answer, without progress; loop.DefaultWriteTimeout
+	Logger       *slog.Logger
+}
+
+// DefaultRequestBytes is how large a request's body may be: a thousand patterns
+// fit well.
+const DefaultRequestBytes = 1 << 20
+
+// What a poll may ask for.
+const (
+	maxWait      = 30 // seconds
+	defaultWait  = 25
+	maxLimit     = 1000 // events
+	defaultLimit = 100
+)
+
+type handler struct{ Config }
+
+// Handler makes the door. It panics if a required field is missing.
+func Handler(cfg Config) http.Handler {
+	if cfg.Core == nil || cfg.Auth == nil {
+		panic("poll: Config.Core and Auth are required")
+	}
+	if cfg.RequestBytes <= 0 {
+		cfg.RequestBytes = DefaultRequestBytes
+	}
+	if cfg.WriteTimeout <= 0 {
+		cfg.WriteTimeout = loop.DefaultWriteTimeout
+	}
+	h := http.Handler(&handler{cfg})
+	if cfg.Origins != nil {
+		return cfg.Origins.CORS(h)
+	}
+	return h
+}
+
+// ServeHTTP answers one poll, and waits for what it waits for.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := h.serve(w, r); err != nil {
+		transport.Problem(w, r, h.Logger, err)
+	}
+}
+
+func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
+	if err := transport.Method(w, r, http.MethodGet, http.MethodPost); err != nil {
+		return err
+	}
+	if h.Core.Draining() {
+		return transport.Draining()
+	}
+	if h.Full != nil && h.Full() {
+		return transport.Overloaded()
+	}
+	opt, err := h.options(r)
+	if err != nil {
+		return err
+	}
+	answers := make(chan session.PollAnswer, 1)
+	p := h.Core.Poll(opt, func(a session.PollAnswer) { answers <- a })
+	select {
+	case a := <-answers:
+		if a.Err != nil {
+			return a.Err
+		}
+		h.answer(w, r, opt, a)
+	case <-r.Context().Done():
+		p.Cancel()
+	}
+	return nil
+}
+
+var parameters = map[string]bool{"pattern": true, "room": true, "after": false, "cursor": false, "wait": false, "limit": false}
+
+// options is what the request asks for, checked and granted.
+func (h *handler) options(r *http.Request) (opt session.PollOptions, err error) {
+	q, err := transport.Query(r, parameters)
+	if err != nil {
+		return opt, err
+	}
+	if opt.Principal, err = transport.Caller(h.Auth, r); err != nil {
+		return opt, err
+	}
+	patterns, rooms := q["pattern"], q["room"]
+	after, err := transport.Alias(q, "after", "cursor")
+	if err != nil {
+		return opt, err
+	}
+	wait, err := transport.Int(q, "wait", 0, maxWait, defaultWait)
+	if err != nil {
+		return opt, err
+	}
+	if opt.Limit, err = transport.Int(q, "limit", 1, maxLimit, defaultLimit); err != nil {
+		return opt, err
+	}
+	if r.Method == http.MethodPost {
+		for name := range q {
+			if name != "token" {
+				return opt, carillon.BadRequest("with POST %s is a field of the body", name)
+			}
+		}
+		if err := h.body(r, &patterns, &rooms, &after, &wait, &opt.Limit); err != nil {
+			return opt, err
+		}
+	}
+	opt.Wait = time.Duration(wait) * time.Second
+	if opt.Patterns, err = transport.Patterns(patterns); err != nil {
+		return opt, err
+	}
+	if err := transport.Rooms(rooms); err != nil {
+		return opt, err
+	}
+	if opt.Cursor, err = h.Core.IDs.Org(opt.Principal.Org).ParseCursor(after); err != nil {
+		return opt, err
+	}
+	return opt, h.Core.Admit(opt.Principal, opt.Patterns)
+}
+
+func (h *handler) body(r *http.Request, patterns, rooms *[]string, after *string, wait, limit *int) error {
+	body, _, err := transport.Body(r, h.RequestBytes, "application/json")
+	if err != nil {
+		return err
+	}
+	if err := transport.Object(body, map[string]transport.Field{
+		"patterns": {To: patterns, Kind: "a list of patterns, strings"},
+		"rooms":    {To: rooms, Kind: "a list of rooms' names, strings"},
+		"after":    {To: after, Kind: "a cursor, a string"},
+		"wait":     {To: wait, Kind: "a whole number of seconds"},
+		"limit":    {To: limit, Kind: "a whole number of events"},
+	}); err != nil {
+		return err
+	}
+	if err := transport.Between("wait", *wait, 0, maxWait); err != nil {
+		return err
+	}
+	return transport.Between("limit", *limit, 1, maxLimit)
+}
+
+// answer is the same as that of history.
+func (h *handler) answer(w http.ResponseWriter, r *http.Request, opt session.PollOptions, a session.PollAnswer) {
+	header := w.Header()
+	transport.Answers(header, transport.NoStore)
+	if opt.Wait == 0 && r.Method == http.MethodGet {
+		tag := `"` + a.Cursor + `"`
+		header.Set("ETag", tag)
+		if len(a.Events) == 0 && a.Gap == nil && !a.More && matches(r.Header["If-None-Match"], tag) {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
+	header.Set("Content-Type", "application/json")
+	transport.Write(w, http.StatusOK, appendAnswer(a), h.WriteTimeout)
+}
+
+func appendAnswer(a session.PollAnswer) []byte {
+	n := 128
+	for _, e := range a.Events {
+		n += len(e) + 1
+	}
+	b := append(make([]byte, 0, n), `{"events":[`...)
+	for i, e := range a.Events {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, e...)
+	}
+	b = append(b, `],"cursor":`...)
+	b = wire.AppendString(b, a.Cursor)
+	b = append(b, `,"more":`...)
+	if a.More {
+		b = append(b, "true"...)
+	} else {
+		b = append(b, "false"...)
+	}
+	if a.Gap != nil {
+		b = append(append(b, `,"gap":`...), a.Gap...)
+	}
+	return append(b, '}')
+}
+
+// matches compares weakly, as If-None-Match does (RFC 9110, section 13.1.2).
+func matches(header []string, tag string) bool {
+	for _, h := range header {
+		for t := range strings.SplitSeq(h, ",") {
+			if t = strings.TrimPrefix(strings.Trim(t, " \t"), "W/"); t == tag || t == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}

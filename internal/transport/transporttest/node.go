@@ -1,0 +1,204 @@
+package transporttest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/engine/memory"
+	"github.com/carillon-rt/carillon/internal/gate"
+	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/loop"
+	"github.com/carillon-rt/carillon/internal/org"
+	"github.com/carillon-rt/carillon/internal/session"
+	"github.com/carillon-rt/carillon/internal/transport/frames"
+	"github.com/carillon-rt/carillon/internal/transport/poll"
+	"github.com/carillon-rt/carillon/internal/transport/sse"
+	"github.com/carillon-rt/carillon/internal/transport/ws"
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// patience is how long a test waits for something that should come at once.
+const patience = 60 * time.Second
+
+// Config of a node. The zero value works.
+type Config struct {
+	Engine     *memory.Engine // nil: its own, closed with the node
+	Limits     session.Limits
+	Hub        hub.Config
+	FrameBytes int
+	Origins    []string
+}
+
+// Node is a gateway in memory.
+type Node struct {
+	Engine *memory.Engine
+	Core   *session.Core
+	Gate   *gate.Gate
+	IDs    *wire.Keyring
+
+	addr    string
+	secret  []byte
+	ahead   atomic.Int64 // how far the clock of auth is ahead
+	ctx     context.Context
+	server  *http.Server
+	sockets *loop.Sockets
+	hub     *hub.Hub
+	served  chan error
+	own     bool
+	stopped bool
+}
+
+// New starts a node and stops it with the test.
+func New(t testing.TB, cfg Config) *Node {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	n := &Node{
+		Engine: cfg.Engine, ctx: ctx, secret: []byte("a secret that only this test knows"),
+		IDs: wire.NewKeyring([]byte("0123456789abcdef0123456789abcdef")), sockets: new(loop.Sockets), served: make(chan error, 1),
+	}
+	if n.Engine == nil {
+		n.Engine, n.own = memory.New(memory.Config{}), true
+	}
+	orgs, err := org.NewDirectory(org.Config{Open: true})
+	must(t, err)
+	authn, err := auth.New(auth.Config{
+		Issuers: []auth.Issuer{{Secrets: [][]byte{n.secret}, Any: true}},
+		Orgs:    orgs,
+		Now:     func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
+	})
+	must(t, err)
+	cfg.Hub.Engine = n.Engine
+	n.hub = hub.New(cfg.Hub)
+	must(t, n.hub.Start(ctx))
+	n.Gate = gate.New(gate.Config{Open: n.Engine.Open, Orgs: orgs})
+	n.Core = session.NewCore(session.Config{Hub: n.hub, IDs: n.IDs, Publisher: n.Gate, Verifier: verifier{authn}, Limits: cfg.Limits})
+	origins := auth.NewOrigins(cfg.Origins)
+	mux := http.NewServeMux()
+	mux.Handle("/v1/ws", ws.Handler(ws.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, FrameBytes: cfg.FrameBytes}))
+	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets}))
+	mux.Handle("/v1/poll", poll.Handler(poll.Config{Core: n.Core, Auth: authn, Origins: origins}))
+	mux.Handle("/v1/frames", frames.Handler(frames.Config{Core: n.Core, Auth: authn, Origins: origins}))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	n.addr = listener.Addr().String()
+	n.server = &http.Server{Handler: mux, Protocols: new(http.Protocols), ReadHeaderTimeout: patience}
+	n.server.Protocols.SetHTTP1(true)
+	n.server.Protocols.SetUnencryptedHTTP2(true)
+	go func() { n.served <- n.server.Serve(listener) }()
+	t.Cleanup(func() { n.Stop(t) })
+	return n
+}
+
+// Stop ends the node, in the order a server does.
+func (n *Node) Stop(t testing.TB) {
+	t.Helper()
+	if n.stopped {
+		return
+	}
+	n.stopped = true
+	must(t, n.Core.Drain(n.ctx, 0))
+	must(t, n.sockets.Close(n.ctx))
+	must(t, n.server.Shutdown(n.ctx))
+	if err := <-n.served; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+	n.hub.Stop()
+	if n.own {
+		must(t, n.Engine.Close(n.ctx))
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+type verifier struct{ auth *auth.Authenticator }
+
+func (v verifier) Verify(token string, done func(*carillon.Principal, error)) {
+	done(v.auth.VerifyToken(token))
+}
+
+// URL of a path of the node.
+func (n *Node) URL(path string) string { return "http://" + n.addr + path }
+
+// Addr is where the node listens.
+func (n *Node) Addr() string { return n.addr }
+
+// Ahead moves the clock that tokens are checked by.
+func (n *Node) Ahead(d time.Duration) { n.ahead.Store(int64(d)) }
+
+// Token is one of a user, good for an hour, or as changed.
+func (n *Node) Token(t testing.TB, org, user string, change ...func(*auth.Claims)) string {
+	t.Helper()
+	c := auth.Claims{Org: org, User: user, Role: carillon.RoleAdmin, Expires: time.Now().Add(time.Hour)}
+	for _, f := range change {
+		f(&c)
+	}
+	token, err := auth.Sign(n.secret, c)
+	must(t, err)
+	return token
+}
+
+// Publish stores events of one type, one after the other, whose data are the
+// numbers from first to last, and returns their ids.
+func (n *Node) Publish(t testing.TB, org, typ string, first, last int) []string {
+	t.Helper()
+	drafts := make([]carillon.Draft, 0, last-first+1)
+	for i := first; i <= last; i++ {
+		drafts = append(drafts, carillon.Draft{Type: typ, Data: fmt.Append(nil, i)})
+	}
+	return n.PublishDrafts(t, org, drafts...)
+}
+
+// PublishDrafts stores events as one batch and returns their ids.
+func (n *Node) PublishDrafts(t testing.TB, org string, drafts ...carillon.Draft) []string {
+	t.Helper()
+	receipts, err := n.Gate.Publish(n.ctx, &carillon.Principal{Org: carillon.OrgID(org), KeyID: "test"}, drafts)
+	must(t, err)
+	ids := make([]string, len(receipts))
+	for i, r := range receipts {
+		ids[i] = n.IDs.Org(carillon.OrgID(org)).String(r.Pos)
+	}
+	return ids
+}
+
+// Message is what a client got: an event or a control frame.
+type Message struct {
+	Type         string          `json:"type"`
+	ID           string          `json:"id"`
+	EventType    string          `json:"event_type"`
+	Payload      json.RawMessage `json:"payload"`
+	Direct       bool            `json:"direct"`
+	N            int             `json:"n"`
+	Ref          json.RawMessage `json:"ref"`
+	Cursor       string          `json:"cursor"`
+	ConnectionID string          `json:"connection_id"`
+	Pattern      string          `json:"pattern"`
+	Patterns     []string        `json:"patterns"`
+	Backfill     bool            `json:"backfill"`
+	Reason       string          `json:"reason"`
+	Code         string          `json:"code"`
+	Text         string          `json:"message"`
+	RetryAfterMS *int            `json:"retry_after_ms"`
+	Gap          *Gap            `json:"gap"`
+	Events       json.RawMessage `json:"events"`
+}
+
+// Gap as clients see it.
+type Gap struct {
+	Reason string `json:"reason"`
+	Cursor string `json:"cursor"`
+}

@@ -311,7 +311,7 @@ func (f *Feed) dropQueue() {
 }
 
 // maxPooledQueues bounds what a shard keeps for feeds to come.
-const maxPooledQueues = 256
+const maxPooledQueues = 4096
 
 func (s *Shard) newQueue() []uint64 {
 	if len(s.pool) > maxPooledQueues {

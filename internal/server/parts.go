@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/org"
 	"github.com/carillon-rt/carillon/internal/session"
+	"github.com/carillon-rt/carillon/internal/telemetry"
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
@@ -159,4 +161,9 @@ func newCore(cfg *config.Config, h *hub.Hub, ids *wire.Keyring, g *gate.Gate, v 
 			TokenExpiring: cfg.Connection.TokenExpiring.D(), KeepAlive: cfg.SSE.Keepalive.D(), Retry: cfg.SSE.Retry.D(),
 		},
 	})
+}
+
+// NewLogger makes the node's logger from its settings.
+func NewLogger(w io.Writer, cfg *config.Config) (*slog.Logger, error) {
+	return telemetry.NewLogger(w, cfg.Log.Level, cfg.Log.Format)
 }

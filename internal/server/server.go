@@ -173,6 +173,9 @@ func (s *Server) fail(err error) {
 // has accepted.
 const closeReserve = 3 * time.Second
 
+// opsReserve is how long requests to the operations port may still take.
+const opsReserve = 500 * time.Millisecond
+
 // Stop ends the node in order, within the deadline of the settings and of ctx,
 // and returns when everything has ended. Clients that are still there at the
 // deadline are cut: they come back elsewhere, or here, and miss nothing. It may
@@ -212,7 +215,9 @@ func (s *Server) stopAll(ctx context.Context) error {
 	}
 	s.health.stopped()
 	if s.ops != nil {
-		s.ops.stop(clients)
+		short, cancel := context.WithTimeout(ctx, opsReserve)
+		s.ops.stop(short) // nobody waits for a profile
+		cancel()
 	}
 	if s.hub != nil {
 		s.hub.Stop()

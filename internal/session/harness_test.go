@@ -92,7 +92,7 @@ func (c *client) say(t *testing.T, frames ...string) []frame {
 	t.Helper()
 	for _, f := range frames {
 		resumed := make(chan struct{})
-		c.s.Post(func() { c.s.Receive([]byte(f), func() { close(resumed) }) })
+		c.s.Post(func() { c.s.Receive(c.s.Read([]byte(f)), func() { close(resumed) }) })
 		<-resumed
 	}
 	return c.take(t)

@@ -218,22 +218,34 @@ func (s *Session) maxIdle() time.Duration {
 	return s.core.Limits.MaxIdle
 }
 
+// Message is what a client sent, read but not yet acted on.
+type Message struct {
+	frame *wire.ClientFrame
+	err   error
+}
+
+// Read reads a message's frame. Safe from anywhere: a transport does it on its
+// own goroutine, so that a long message costs the shard nothing.
+func (s *Session) Read(raw []byte) Message {
+	frame, err := wire.ParseClientFrame(raw, s.core.Limits.BatchEvents)
+	return Message{frame, err}
+}
+
 // Receive takes one message from the client. resume is called, on the shard's
 // goroutine, when the next may be read: at once, or when the session can take
 // more.
-func (s *Session) Receive(raw []byte, resume func()) {
+func (s *Session) Receive(m Message, resume func()) {
 	s.heardAt = s.now()
 	s.core.stats.received.Add(1)
 	if s.closed || s.closing {
 		resume()
 		return
 	}
-	frame, err := wire.ParseClientFrame(raw, s.core.Limits.BatchEvents)
-	if err != nil {
+	if m.err != nil {
 		s.badFrame()
-		s.answer(wire.ErrorFrame(err, frame.Ref), nil)
+		s.answer(wire.ErrorFrame(m.err, m.frame.Ref), nil)
 	} else {
-		s.Handle(frame, nil)
+		s.Handle(m.frame, nil)
 	}
 	s.pause(resume)
 }
@@ -291,7 +303,7 @@ func (s *Session) Pong(payload []byte) {
 // Handle does what a frame asks. Frames take effect in the order given; while
 // one waits for its completion only publishes go on.
 func (s *Session) Handle(f *wire.ClientFrame, reply Reply) {
-	if f.Type == "publish" && s.principal != nil {
+	if f.Type == "publish" && s.opened {
 		s.publish(f, reply)
 		return
 	}

@@ -156,7 +156,7 @@ func TestReadingPausesWhileTooManyPublishesFly(t *testing.T) {
 		resumed := 0
 		for range 2 {
 			c.s.Post(func() {
-				c.s.Receive([]byte(`{"type":"publish","event":{"type":"a.b","data":1}}`), func() { resumed++ })
+				c.s.Receive(c.s.Read([]byte(`{"type":"publish","event":{"type":"a.b","data":1}}`)), func() { resumed++ })
 			})
 		}
 		synctest.Wait()

@@ -75,6 +75,7 @@ type committer struct {
 	closed bool
 	orgs   map[carillon.OrgID]*orgState
 	turns  []*orgState // organizations with something queued, next first
+	queued int         // events
 
 	// Owned by the goroutine.
 	conn    *nats.Conn
@@ -158,6 +159,7 @@ func (l *log) Append(batch []engine.Append, done func([]carillon.Receipt, error)
 		o.inTurn = true
 		c.turns = append(c.turns, o)
 	}
+	c.queued += len(batch)
 	l.engine.stats.depth.Add(int64(len(batch)))
 	c.mu.Unlock()
 	c.poke()
@@ -192,8 +194,9 @@ func (c *committer) run() {
 	for {
 		c.taken = c.take(c.taken[:0])
 		if len(c.taken) > 0 {
-			c.commit(c.taken)
+			c.commit(c.taken, true)
 			clear(c.taken)
+			clear(c.items)
 			continue
 		}
 		c.mu.Lock()
@@ -220,19 +223,28 @@ func (c *committer) take(out []*pending) []*pending {
 		}
 		events += len(p.items)
 		bytes += p.size
-		out = append(out, p)
-		o.queue[0] = nil
-		o.queue = o.queue[1:]
-		c.turns[0] = nil
-		c.turns = c.turns[1:]
-		if len(o.queue) > 0 {
-			c.turns = append(c.turns, o)
-			continue
-		}
+		out = append(out, c.pop())
+	}
+	return out
+}
+
+// pop removes the next batch; its organization goes to the end of the line. mu
+// is held.
+func (c *committer) pop() *pending {
+	o := c.turns[0]
+	p := o.queue[0]
+	o.queue[0] = nil
+	o.queue = o.queue[1:]
+	c.turns[0] = nil
+	c.turns = c.turns[1:]
+	if len(o.queue) > 0 {
+		c.turns = append(c.turns, o)
+	} else {
 		o.queue, o.inTurn = nil, false
 	}
-	c.engine.stats.depth.Add(int64(-events))
-	return out
+	c.queued -= len(p.items)
+	c.engine.stats.depth.Add(int64(-len(p.items)))
+	return p
 }
 
 // answer calls done, once.

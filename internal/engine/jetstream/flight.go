@@ -52,11 +52,13 @@ type ack struct {
 }
 
 // commit brings a flight into the log: it flies until every batch in it is
-// stored, refused or out of time. Nothing else of the partition is sent
-// meanwhile, so a batch is never overtaken by one that was appended later.
-func (c *committer) commit(batches []*pending) {
-	for {
-		wait := c.fly(batches)
+// stored, refused or out of time. Nothing is sent meanwhile but what joins a
+// flight that goes well, at its end, so a batch is never overtaken by one that
+// was appended later.
+func (c *committer) commit(batches []*pending, grow bool) {
+	for ; ; grow = false {
+		var wait time.Duration
+		batches, wait = c.fly(batches, grow)
 		left := batches[:0]
 		for _, p := range batches {
 			switch {
@@ -115,81 +117,81 @@ func (c *committer) pause(d time.Duration) bool {
 
 func (c *committer) failed(err error) { c.trouble.Store(&err) }
 
-// fly makes one attempt and says how long to wait before the next.
-func (c *committer) fly(batches []*pending) (wait time.Duration) {
+// fly makes one attempt and says how long to wait before the next. With grow,
+// batches that were appended meanwhile may join it; all has them too.
+func (c *committer) fly(batches []*pending, grow bool) (all []*pending, wait time.Duration) {
 	if err := c.link(); err != nil {
 		c.failed(err)
-		return retryWait
+		return batches, retryWait
 	}
-	items, whole := c.pick(batches)
-	if len(items) == 0 {
-		return 0
+	whole := c.pick(batches)
+	if len(c.items) == 0 {
+		return batches, 0
 	}
-	first, err := c.findNew(items)
+	first, err := c.findNew(c.items)
 	if err != nil {
 		c.failed(err)
-		return retryWait
+		return batches, retryWait
 	}
 	c.flight++
 	c.engine.stats.flights.Add(1)
 	start := time.Now()
-	if whole || c.cost.batch(len(items)) {
-		c.engine.stats.batchFlights.Add(1)
-		a, ok := c.flyBatch(items, first)
-		if !ok {
-			return retryWait
+	if !whole && !c.cost.batch(len(c.items)) {
+		var good bool
+		batches, good, wait = c.flyPlain(batches, first, grow)
+		if good {
+			c.cost.flewPlain(len(c.items), time.Since(start))
 		}
-		if a.code == 0 {
-			c.cost.flewBatch(len(items), time.Since(start))
-			c.settle(items, batches)
-			return 0
-		}
-		return c.batchRefused(a, items, batches)
+		c.settle(c.items, batches)
+		return batches, wait
 	}
-	done, wait := c.flyPlain(items, first)
-	if done {
-		c.cost.flewPlain(len(items), time.Since(start))
+	c.engine.stats.batchFlights.Add(1)
+	a, ok := c.flyBatch(c.items, first)
+	switch {
+	case !ok:
+		return batches, retryWait
+	case a.code != 0:
+		return batches, c.batchRefused(a, c.items, batches)
 	}
-	c.settle(items, batches)
-	return wait
+	c.cost.flewBatch(len(c.items), time.Since(start))
+	c.settle(c.items, batches)
+	return batches, 0
 }
 
-// pick lists the items that have to be sent: of those with one id only the
-// first. whole: some batch has more than one, so they must fly as one.
-func (c *committer) pick(batches []*pending) (items []*item, whole bool) {
-	items = c.items[:0]
-	keyed := 0
+// pick lists the items that have to be sent in c.items: of those with one id
+// only the first. whole: some batch has more than one, so they must fly as one.
+func (c *committer) pick(batches []*pending) (whole bool) {
+	c.items = c.items[:0]
+	clear(c.sent)
 	for _, p := range batches {
-		if p.err != nil || p.answered {
+		if p.err == nil && !p.answered && c.add(p) > 1 {
+			whole = true
+		}
+	}
+	return whole
+}
+
+// add puts a batch's items into the flight and says how many of them fly.
+func (c *committer) add(p *pending) (n int) {
+	if p.attempts++; p.attempts == 1 {
+		p.floor = c.head
+	}
+	for i := range p.items {
+		it := &p.items[i]
+		it.same, it.refused = nil, false
+		if it.stored {
 			continue
 		}
-		if p.attempts++; p.attempts == 1 {
-			p.floor = c.head
-		}
-		n := 0
-		for i := range p.items {
-			it := &p.items[i]
-			it.same, it.refused = nil, false
-			if it.stored {
+		if it.keyed {
+			if it.same = c.sent[it.id]; it.same != nil {
 				continue
 			}
-			if it.keyed {
-				if keyed == 0 {
-					clear(c.sent)
-				}
-				keyed++
-				if it.same = c.sent[it.id]; it.same != nil {
-					continue
-				}
-				c.sent[it.id] = it
-			}
-			n++
-			items = append(items, it)
+			c.sent[it.id] = it
 		}
-		whole = whole || n > 1
+		c.items = append(c.items, it)
+		n++
 	}
-	c.items = items
-	return items, whole
+	return n
 }
 
 // findNew returns the items that are the first ever of their organization.
@@ -263,29 +265,35 @@ func (c *committer) replyTo(number int) string {
 }
 
 // flyPlain publishes every item by itself, all at once, and answers each as it
-// is stored. done: all answers came, and they were good ones.
-func (c *committer) flyPlain(items []*item, first map[*item]bool) (done bool, wait time.Duration) {
-	for i, it := range items {
-		clear(c.msg.Header)
-		encode(c.headers, it.event, it.id)
-		if first[it] {
-			c.headers.set(hdrFirst, "1")
+// is stored. good: all answers came, and none refused.
+func (c *committer) flyPlain(batches []*pending, first map[*item]bool, grow bool) (all []*pending, good bool, wait time.Duration) {
+	good = true
+	sent, answers := 0, 0
+	for {
+		for ; sent < len(c.items); sent++ {
+			it := c.items[sent]
+			clear(c.msg.Header)
+			encode(c.headers, it.event, it.id)
+			if first[it] {
+				c.headers.set(hdrFirst, "1")
+			}
+			if err := c.send(it, sent, true); err != nil {
+				c.failed(err)
+				return batches, false, retryWait
+			}
 		}
-		if err := c.send(it, i, true); err != nil {
-			c.failed(err)
-			return false, retryWait
+		if answers == sent {
+			return batches, good, wait
 		}
-	}
-	done = true
-	for answers := 0; answers < len(items); answers++ {
 		i, a, ok := c.await()
 		if !ok {
-			return false, retryWait
+			return batches, false, retryWait
 		}
-		if i >= len(items) {
+		if i >= sent {
 			continue
 		}
-		it := items[i]
+		answers++
+		it := c.items[i]
 		switch {
 		case a.code == 0:
 			c.stored(it, a.seq, a.dup)
@@ -294,17 +302,44 @@ func (c *committer) flyPlain(items []*item, first map[*item]bool) (done bool, wa
 			}
 		case a.code == codeInProcess:
 			it.refused = true
-			done, wait = false, max(wait, inProcessWait)
+			good, wait = false, max(wait, inProcessWait)
 		case transient(a.code):
 			it.refused = true
 			c.failed(a.error())
-			done, wait = false, max(wait, retryWait)
+			good, wait = false, max(wait, retryWait)
 		default:
 			it.refused, it.owner.err = true, a.shown()
-			done = false
+			good = false
+		}
+		if grow && good {
+			batches = c.join(batches, sent-answers)
 		}
 	}
-	return done, wait
+}
+
+// join lets single events that were appended meanwhile into the plain flight
+// under way, of which some are still unanswered.
+func (c *committer) join(batches []*pending, unanswered int) []*pending {
+	select {
+	case <-c.wake: // run looks at the queue again in any case
+	default:
+		return batches
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cost.batch(unanswered + c.queued) {
+		return batches
+	}
+	for room := flightEvents - unanswered; room > 0 && len(c.turns) > 0 && len(c.items) < maxBatch; room-- {
+		o := c.turns[0]
+		if p := o.queue[0]; len(p.items) != 1 || p.err != nil || !o.known {
+			break
+		}
+		p := c.pop()
+		batches = append(batches, p)
+		c.add(p)
+	}
+	return batches
 }
 
 // flyBatch publishes the items as one atomic batch and returns the answer to
@@ -360,9 +395,10 @@ func (c *committer) batchRefused(a ack, items []*item, batches []*pending) (wait
 		batches[0].err = a.shown()
 		return 0
 	}
-	// Somebody's event is not acceptable; the others must not suffer.
+	// Somebody's event is not acceptable; the others must not suffer. What was
+	// appended since stays behind them.
 	for _, p := range batches {
-		c.commit([]*pending{p})
+		c.commit([]*pending{p}, false)
 	}
 	return 0
 }

@@ -110,7 +110,8 @@ func (c *conn) frame(s *session.Session) bool {
 	if !utf8.Valid(raw) {
 		return c.end(s, wire.CloseInvalidData, "text is UTF-8")
 	}
-	return c.do(s, func(resume func()) { s.Receive(raw, resume) })
+	message := s.Read(raw)
+	return c.do(s, func(resume func()) { s.Receive(message, resume) })
 }
 
 func (c *conn) control(s *session.Session, h header) bool {

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"text/template"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/config"
+	"github.com/carillon-rt/carillon/internal/server"
+)
+
+// DevCmd is `carillon dev`: a node to try things out with, on this machine.
+type DevCmd struct {
+	Listen     string   `help:"The public port; port 0: any." default:"127.0.0.1:8080" placeholder:"ADDR"`
+	Ops        string   `help:"The operations port, with the live page; port 0: any." default:"127.0.0.1:8081" placeholder:"ADDR"`
+	Data       string   `help:"Keep the log and the keys in this directory (default: a temporary one, removed at the end)." placeholder:"DIR"`
+	EnvFile    string   `help:"Write addresses and keys to this file, as KEY=value lines, once the node is ready." placeholder:"FILE"`
+	Engine     string   `help:"jetstream, or memory for no log on disk." enum:"jetstream,memory" default:"jetstream"`
+	Durability string   `help:"strict: on disk before the answer; relaxed: within a second." enum:"strict,relaxed" default:"strict"`
+	Origin     []string `help:"A web origin that may call, like http://localhost:3000; repeatable." placeholder:"URL"`
+	LogLevel   string   `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"warn" placeholder:"LEVEL"`
+}
+
+// Whom dev's credentials stand for.
+const (
+	devOrg    = "demo"
+	devUser   = "dev"
+	devExpiry = 365 * 24 * time.Hour
+)
+
+// Run runs the node until a signal ends it.
+func (c *DevCmd) Run(ctx context.Context, std *IO) (err error) {
+	cfg, err := config.Load("", os.Environ())
+	if err != nil {
+		return err
+	}
+	cfg.Listen, cfg.Ops.Listen = c.Listen, c.Ops
+	cfg.Engine.Kind, cfg.Engine.Durability = c.Engine, c.Durability
+	cfg.Origins = append(cfg.Origins, c.Origin...)
+	cfg.Log.Level, cfg.Log.Format = c.LogLevel, "text"
+	cfg.Drain.Window = 0 // who tries things out does not wait for clients to leave
+
+	cfg.Data = c.Data
+	if c.Data == "" {
+		if cfg.Data, err = os.MkdirTemp("", "carillon-dev-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(cfg.Data)) }()
+	}
+	keys, err := devSecrets(cfg.Data)
+	if err != nil {
+		return err
+	}
+	cfg.Issuers = []config.Issuer{{Secrets: []config.Secret{config.Secret(keys.JWTSecret)}, Orgs: []string{"*"}}}
+	cfg.Orgs = []config.Org{{ID: devOrg, Keys: []string{keys.KeyLine}}}
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	token, err := auth.Sign([]byte(keys.JWTSecret), auth.Claims{
+		User: devUser, Org: devOrg, Role: carillon.RoleAdmin, Expires: time.Now().Add(devExpiry),
+	})
+	if err != nil {
+		return err
+	}
+	log, err := server.NewLogger(std.Err, cfg)
+	if err != nil {
+		return err
+	}
+	node, err := server.New(cfg, server.Options{
+		Logger: log, Version: build().Version,
+		Development: &server.Development{Org: devOrg, User: devUser, Token: token},
+	})
+	if err != nil {
+		return err
+	}
+	ready := func() error {
+		v := devValues{
+			Version: build().Version, URL: node.PublicURL(), OpsURL: node.OpsURL(), Org: devOrg, User: devUser,
+			APIKey: keys.APIKey, Token: token, JWTSecret: keys.JWTSecret, Durability: node.Durability(), EnvFile: c.EnvFile,
+			Log: "in memory, gone at the end",
+		}
+		switch {
+		case c.Engine == config.KindMemory:
+		case c.Data == "":
+			v.Log = cfg.Data + ", removed at the end; --data DIR keeps it"
+		default:
+			v.Log = cfg.Data + ", kept"
+		}
+		if c.EnvFile != "" {
+			if err := v.writeEnv(c.EnvFile); err != nil {
+				return fmt.Errorf("--env-file: %w", err)
+			}
+		}
+		return banner.Execute(std.Out, v)
+	}
+	return explain(node.Run(ctx, ready), cfg)
+}
+
+// secrets are dev's, kept beside the log so that tokens outlive a restart.
+type secrets struct {
+	JWTSecret string `json:"jwt_secret"`
+	APIKey    string `json:"api_key"`
+	KeyLine   string `json:"api_key_line"`
+}
+
+// devSecrets reads the secrets of a directory, or makes them.
+func devSecrets(dir string) (s secrets, err error) {
+	path := filepath.Join(dir, "dev-secrets.json")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		var b [36]byte
+		_, _ = rand.Read(b[:]) // never fails
+		key, hash := auth.NewKey(devOrg)
+		s = secrets{base64.RawURLEncoding.EncodeToString(b[:]), key, hash.Line()}
+		if text, err = json.MarshalIndent(s, "", "  "); err != nil {
+			return s, err
+		}
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return s, err
+		}
+		return s, writeFile(path, append(text, '\n'))
+	}
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(text, &s); err != nil || s.JWTSecret == "" || s.KeyLine == "" {
+		return s, hint(fmt.Errorf("%s is not readable", path), "remove it, and dev makes new keys")
+	}
+	return s, nil
+}
+
+// writeFile writes a file that others on this machine cannot read, whole or not
+// at all.
+func writeFile(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// devValues are what dev tells.
+type devValues struct {
+	Version, URL, OpsURL, Org, User, APIKey, Token, JWTSecret, Durability, Log, EnvFile string
+}
+
+func (v devValues) writeEnv(path string) error {
+	var b bytes.Buffer
+	for _, kv := range [][2]string{
+		{"CARILLON_URL", v.URL}, {"CARILLON_OPS_URL", v.OpsURL}, {"CARILLON_ORG", v.Org},
+		{"CARILLON_API_KEY", v.APIKey}, {"CARILLON_TOKEN", v.Token}, {"CARILLON_JWT_SECRET", v.JWTSecret},
+	} {
+		fmt.Fprintf(&b, "%s=%s\n", kv[0], kv[1])
+	}
+	return writeFile(path, b.Bytes())
+}
+
+// WebSocketURL is the public port's, for clients that want to be told.
+func (v devValues) WebSocketURL() (string, error) {
+	u, err := url.Parse(v.URL)
+	if err != nil {
+		return "", err
+	}
+	u.Scheme, u.Path = "ws", "/v1/ws"
+	return u.String(), nil
+}
+
+// banner is what a person needs to begin.
+var banner = template.Must(template.New("dev").Parse(`Carillon {{.Version}} is ready, for development.
+
+  live page   {{.OpsURL}}/
+  public      {{.URL}}
+  log         {{.Log}}
+  durability  {{.Durability}}
+
+Paste this into another terminal{{if .EnvFile}}, or: set -a; . {{.EnvFile}}; set +a{{end}}
+
+  export CARILLON_URL={{.URL}} CARILLON_ORG={{.Org}} CARILLON_API_KEY={{.APIKey}}
+  export CARILLON_TOKEN={{.Token}}
+
+Listen, with curl (Server-Sent Events), and publish:
+
+  curl -NG $CARILLON_URL/v1/sse -H "Authorization: Bearer $CARILLON_TOKEN" -d 'pattern=>'
+  curl $CARILLON_URL/v1/events -H "Authorization: Bearer $CARILLON_API_KEY" \
+    --json '{"type": "workflow.step.completed", "subject": "wf-123", "data": {"step": 3}}'
+
+The same with carillon:
+
+  carillon tail '>' --since -10m
+  carillon publish workflow.step.completed --data '{"step": 3}'
+
+In a web page (its origin is allowed with --origin), or in Node.js 22:
+
+  new EventSource("{{.URL}}/v1/sse?pattern=%3E&token={{.Token}}").onmessage = e => console.log(e.data)
+
+  ws = new WebSocket("{{.WebSocketURL}}", ["carillon.v1", "bearer.{{.Token}}"])
+  ws.onmessage = e => console.log(e.data)
+  ws.onopen = () => ws.send('{"type": "subscribe", "pattern": ">"}')
+
+Ctrl-C ends it.
+`))

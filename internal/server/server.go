@@ -227,9 +227,8 @@ func (s *Server) stopAll(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("server: close the log: %w", err))
 		}
 	}
-	err := errors.Join(errs...)
-	s.log.Info("server: stopped", "err", err)
-	return err
+	s.log.Info("server: stopped")
+	return errors.Join(errs...)
 }
 
 // PublicURL is where clients find the node, as seen from this machine, or ""

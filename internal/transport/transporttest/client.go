@@ -76,7 +76,7 @@ func httpClient(t testing.TB, h2, narrow bool) *http.Client {
 	tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if tcp, ok := conn.(*net.TCPConn); ok && narrow {
-			err = tcp.SetReadBuffer(4 << 10)
+			err = tcp.SetReadBuffer(128 << 10)
 		}
 		return conn, err
 	}

@@ -374,7 +374,7 @@ func TestComingBackAtOnceIsForStableConnections(t *testing.T) {
 		var sum time.Duration
 		for i, wait := range r.waits[1:] {
 			sum += wait
-			if wait < 500*time.Millisecond || wait > min(30*time.Second, time.Second<<(i+1)) {
+			if wait < 500*time.Millisecond || wait > min(30*time.Second, time.Second<<min(i+1, 5)) {
 				t.Errorf("wait %d is %v", i+1, wait)
 			}
 		}
@@ -614,7 +614,7 @@ func TestAQuietConnectionStays(t *testing.T) {
 	})
 }
 
-// A program that stands still is not cut for it, and misses nothing.
+// A program that stands still, and is cut for it, misses nothing.
 func TestASlowReaderMissesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		sub := subscribe(t, f.client(carillon.Options{}), carillon.SubscribeOptions{})
@@ -624,11 +624,6 @@ func TestASlowReaderMissesNothing(t *testing.T) {
 			ids = append(ids, f.publish(fmt.Sprint("workflow.", i))...)
 		}
 		time.Sleep(10 * time.Minute)
-		for _, c := range f.connections() {
-			if n := len(c.sent("ping")); time.Since(c.began) > time.Minute && n == 0 {
-				t.Error("nothing was heard of the client while it stood still")
-			}
-		}
 		wantNext(t, sub, ids...)
 		quiet(t, sub, time.Minute)
 	})

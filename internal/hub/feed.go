@@ -439,6 +439,9 @@ func (f *Feed) nextBehind() (Item, bool) {
 	here := f.shard.places[f.part().id]
 	for range lookBudget {
 		d, ok := f.look(here)
+		if f.live {
+			return f.nextLive()
+		}
 		if !ok {
 			return Item{}, false
 		}
@@ -487,6 +490,9 @@ func (f *Feed) look(here place) (d *Delivery, ok bool) {
 		f.shard.hub.scans.board(passenger{feed: f, ticket: f.ticket, pos: f.pos, seq: f.seq})
 		return nil, false
 	}
+	if f.end == 0 && here.n >= f.hold && here.pos.Seq >= f.seq && f.attach(here) {
+		return nil, false
+	}
 	if cur := v.table.get(f.cur); cur != nil && cur.Entry.Org == f.realm.org && cur.at.pos.Seq <= f.seq {
 		for d = v.following(cur); d != nil && d.at.pos.Seq <= f.seq; d = v.following(d) {
 		}
@@ -497,6 +503,65 @@ func (f *Feed) look(here place) (d *Delivery, ok bool) {
 		d = nil
 	}
 	return d, true
+}
+
+// maxAttachKeys bounds the subscriptions of a feed that attaches by key.
+const maxAttachKeys = 8
+
+// attach makes a feed with a few literal subscriptions live at once: what it
+// missed is found through the entries of its own keys, however much else its
+// organization has in the ring. It fails when that is more than a queue holds.
+// The feed's place is in the ring and not past here.
+func (f *Feed) attach(here place) bool {
+	if len(f.subs) == 0 || len(f.subs) > maxAttachKeys {
+		return false
+	}
+	for _, sub := range f.subs {
+		if sub.user == "" && !sub.Pattern.Literal() {
+			return false
+		}
+	}
+	c := f.realm.chain
+	var newest [maxAttachKeys]uint64
+	for i, sub := range f.subs {
+		key := string(sub.Pattern)
+		if sub.user != "" {
+			key = directKey
+		}
+		newest[i] = c.newest(key)
+	}
+	v := f.part().ring.view(c) // after the keys, so that the table has them
+	if f.seq < v.floor {
+		return false
+	}
+	queue := f.shard.newQueue()
+	for i, sub := range f.subs {
+		looked := 0
+		for d := v.table.get(newest[i]); d != nil && d.at.pos.Seq > f.seq; d = v.table.get(d.same) {
+			if looked++; looked > lookBudget {
+				return f.giveUp(queue)
+			}
+			if d.at.n > here.n || !sub.wants(d.Entry) || slices.Contains(queue, d.at.n) {
+				continue
+			}
+			if len(queue) == f.shard.hub.cfg.FeedQueue {
+				return f.giveUp(queue)
+			}
+			queue = append(queue, d.at.n)
+		}
+	}
+	slices.Sort(queue)
+	f.live, f.last, f.queue = true, here.n, queue
+	if len(queue) == 0 {
+		f.passTo(here)
+		f.dropQueue()
+	}
+	return true
+}
+
+func (f *Feed) giveUp(queue []uint64) bool {
+	f.shard.pool = append(f.shard.pool, queue[:0])
+	return false
 }
 
 // arrived is called when a feed that is behind has looked at everything up to

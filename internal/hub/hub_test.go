@@ -59,6 +59,24 @@ func TestFeedResumesFromTheRing(t *testing.T) {
 	}
 }
 
+func TestLiteralFeedResumesThroughItsOwnKeys(t *testing.T) {
+	n := newNode(t, memory.Config{}, hub.Config{})
+	first := n.publish(t, org, "a.b", 1)
+	var want []uint64
+	for range 20 {
+		n.publish(t, org, "a.b", 200)
+		want = append(want, seqsOf(n.publish(t, org, "mine", 2))...)
+		want = append(want, seqsOf(n.publish(t, org, "too", 1))...)
+	}
+	n.settle(t, n.publish(t, org, "a.b", 2))
+	r := n.read(t, org, carillon.At(first[0].Pos), -1, pattern("mine"), pattern("too"))
+	want = append(want, seqsOf(n.publish(t, org, "mine", 3))...)
+	wantSeqs(t, r, want)
+	if st := n.hub.Stats(context.Background()); st.Replayed != 0 {
+		t.Errorf("%d entries were found one by one, want none", st.Replayed)
+	}
+}
+
 func TestFeedResumesBelowTheRing(t *testing.T) {
 	n := newNode(t, memory.Config{}, hub.Config{RingBytes: 1})
 	a := n.publish(t, org, "a.b", 3000)
@@ -232,7 +250,7 @@ func TestEveryReaderGetsExactlyItsEntries(t *testing.T) {
 			n := newNode(t, memory.Config{Partitions: 2}, size.cfg)
 			orgs := []carillon.OrgID{"a", "b", "c"}
 			types := []carillon.Type{"x.a", "x.b", "y.a", "y.b.c", "z"}
-			patterns := []carillon.Pattern{"x.*", ">", "*.a", "y.>", "z", "x.a", "y.b.c"}
+			patterns := []carillon.Pattern{"x.*", ">", "*.a", "y.>", "z", "x.a", "y.b.c", "z", "x.b"}
 			var wg sync.WaitGroup
 			var mu sync.Mutex
 			var positions []carillon.Position // published, of any org

@@ -29,6 +29,7 @@ type Delivery struct {
 	at   place         // where it is in the ring; n is 0 for one read by a scan
 	prev uint64        // ring index of the organization's previous entry, or 0
 	next atomic.Uint64 // and of its next, or 0
+	same uint64        // ring index of its previous entry with the same key, or 0
 	ring *ring         // counts the encodings' bytes; nil for a scan's
 	enc  [NumForms]atomic.Pointer[[]byte]
 }
@@ -81,6 +82,48 @@ type chain struct {
 	head    atomic.Uint64 // ring index of its newest entry, or 0
 	evicted atomic.Uint64 // sequence of its last entry that left the ring, or 0
 	realm   atomic.Pointer[Realm]
+
+	mu   sync.Mutex        // guards keys
+	keys map[string]uint64 // ring index of the newest entry of each key
+}
+
+// directKey is the key of all entries that go to named users; any other entry's
+// is its type.
+const directKey = "@"
+
+func keyOf(e *carillon.Entry) string {
+	if e.To.Direct() {
+		return directKey
+	}
+	return string(e.Type)
+}
+
+// enter links d behind the newest entry of its key.
+func (c *chain) enter(d *Delivery) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.keys == nil {
+		c.keys = map[string]uint64{}
+	}
+	key := keyOf(d.Entry)
+	d.same = c.keys[key]
+	c.keys[key] = d.at.n
+}
+
+// leave forgets the key of d, which leaves the ring, if d is its newest entry.
+func (c *chain) leave(d *Delivery) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if key := keyOf(d.Entry); c.keys[key] == d.at.n {
+		delete(c.keys, key)
+	}
+}
+
+// newest is the ring index of the newest entry of a key, or 0.
+func (c *chain) newest(key string) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.keys[key]
 }
 
 // ring holds the recent entries of a partition, of all organizations, in order.
@@ -170,6 +213,7 @@ func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
 	if prev != nil {
 		prev.next.Store(n)
 	}
+	c.enter(d)
 	c.head.Store(n)
 	r.head.Store(n)
 	r.evict()
@@ -188,7 +232,9 @@ func (r *ring) evict() {
 			for i := range d.enc {
 				freed += int64(len(d.Encoding(Form(i))))
 			}
-			r.chainOf(d.Entry.Org).evicted.Store(d.at.pos.Seq)
+			c := r.chainOf(d.Entry.Org)
+			c.evicted.Store(d.at.pos.Seq)
+			c.leave(d)
 			last = d
 		}
 		r.floor.Store(&last.at.pos)
@@ -222,6 +268,9 @@ func (r *ring) reset(base carillon.Position) {
 	for org, c := range r.chains {
 		c.head.Store(0)
 		c.evicted.Store(0)
+		c.mu.Lock()
+		c.keys = nil
+		c.mu.Unlock()
 		if c.realm.Load() == nil {
 			delete(r.chains, org)
 		}

@@ -190,7 +190,9 @@ func (k *Socket) writev(bufs [][]byte) error {
 	}
 }
 
-// gather writes in pieces, with a deadline for each.
+// gather writes in pieces, with a deadline for each: after one that passed such a
+// connection (TLS) cannot go on. A reader that takes less than a piece in that
+// time is cut.
 func (k *Socket) gather(bufs [][]byte) error {
 	piece := discard.Get().(*[]byte)
 	defer discard.Put(piece)

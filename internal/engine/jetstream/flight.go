@@ -17,19 +17,15 @@ import (
 
 // Error codes of the server that the committer tells apart.
 const (
-	codeNoResponders     = -1 // ours: nobody serves the stream just now
-	codeContainsKnown    = 10201
-	codeInProcess        = 10158
-	codeTooManyRequests  = 10167
-	codeIncompleteBatch  = 10176
-	codeTooManyBatches   = 10210
-	codeMessageTooLarge  = 10054
-	codeHeadersTooLarge  = 10097
-	codeNoResources      = 10023
-	codeNoStorage        = 10047
-	codeNotStored        = 10077
-	codeNoMessage        = 10037
-	codeConsumerNotFound = 10014
+	codeNoResponders    = -1 // ours: nobody serves the stream just now
+	codeContainsKnown   = 10201
+	codeInProcess       = 10158
+	codeMessageTooLarge = 10054
+	codeHeadersTooLarge = 10097
+	codeNoResources     = 10023
+	codeNoStorage       = 10047
+	codeNotStored       = 10077
+	codeNoMessage       = 10037
 )
 
 // Waits between attempts.

@@ -84,12 +84,12 @@ func (e *Engine) commit(p *partition) {
 }
 
 func (e *Engine) store(p *partition, item pending) ([]carillon.Receipt, error) {
-	open, refused := e.gate.state()
+	open, _ := e.gate.state()
 	select {
 	case <-open:
 	case <-e.closing: // a held append is still answered
 	}
-	if _, refused = e.gate.state(); refused != nil {
+	if _, refused := e.gate.state(); refused != nil {
 		var shown *carillon.Error
 		if errors.As(refused, &shown) {
 			return nil, shown

@@ -119,13 +119,12 @@ func (ask Ask) query() url.Values {
 	return q
 }
 
-// socket is a WebSocket client.
-type socket struct {
+// Socket is a WebSocket client.
+type Socket struct {
 	t      testing.TB
 	ctx    context.Context
 	conn   *websocket.Conn
 	cursor string
-	back   bool // a backfill runs: ids do not count
 	ready  []Message
 }
 
@@ -135,14 +134,25 @@ func openWebSocket(t testing.TB, n *Node, ask Ask) (Client, error) {
 	if ask.Token != "" {
 		header.Set("Authorization", "Bearer "+ask.Token)
 	}
-	return n.Dial(t, ask, header)
+	s, err := n.Dial(t, ask, header)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // Dial opens a WebSocket with a header.
-func (n *Node) Dial(t testing.TB, ask Ask, header http.Header) (Client, error) {
+func (n *Node) Dial(t testing.TB, ask Ask, header http.Header) (*Socket, error) {
 	t.Helper()
+	var offered []string
+	for p := range strings.SplitSeq(header.Get("Sec-WebSocket-Protocol"), ",") {
+		if p = strings.TrimSpace(p); p != "" {
+			offered = append(offered, p)
+		}
+	}
+	header.Del("Sec-WebSocket-Protocol")
 	conn, resp, err := websocket.Dial(n.ctx, n.URL("/v1/ws?"+ask.query().Encode()), &websocket.DialOptions{
-		HTTPHeader: header, HTTPClient: httpClient(t, false, ask.Narrow),
+		HTTPHeader: header, Subprotocols: offered, HTTPClient: httpClient(t, false, ask.Narrow),
 	})
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
@@ -151,7 +161,7 @@ func (n *Node) Dial(t testing.TB, ask Ask, header http.Header) (Client, error) {
 		return nil, err
 	}
 	conn.SetReadLimit(-1)
-	s := &socket{t: t, ctx: n.ctx, conn: conn, cursor: ask.After}
+	s := &Socket{t: t, ctx: n.ctx, conn: conn, cursor: ask.After}
 	t.Cleanup(s.Close)
 	if ask.Idle {
 		return s, nil
@@ -175,7 +185,7 @@ func (n *Node) Dial(t testing.TB, ask Ask, header http.Header) (Client, error) {
 }
 
 // Send sends a frame, or text as it is.
-func (s *socket) Send(frame any) {
+func (s *Socket) Send(frame any) {
 	s.t.Helper()
 	b, ok := frame.(string)
 	if !ok {
@@ -186,7 +196,7 @@ func (s *socket) Send(frame any) {
 	_ = s.conn.Write(s.ctx, websocket.MessageText, []byte(b)) // what went wrong the next read says
 }
 
-func (s *socket) read() (m Message, err error) {
+func (s *Socket) read() (m Message, err error) {
 	_, b, err := s.conn.Read(s.ctx)
 	if err != nil {
 		if code := websocket.CloseStatus(err); code != -1 {
@@ -206,7 +216,17 @@ func (s *socket) read() (m Message, err error) {
 	return m, nil
 }
 
-func (s *socket) Next() (Message, error) {
+// Protocol is the subprotocol that was chosen.
+func (s *Socket) Protocol() string { return s.conn.Subprotocol() }
+
+// Ping waits for the pong. Somebody must call Next meanwhile.
+func (s *Socket) Ping() error { return s.conn.Ping(s.ctx) }
+
+// Leave closes in the orderly way and waits for the answer.
+func (s *Socket) Leave(code websocket.StatusCode) error { return s.conn.Close(code, "") }
+
+// Next returns the next message.
+func (s *Socket) Next() (Message, error) {
 	if len(s.ready) > 0 {
 		m := s.ready[0]
 		s.ready = s.ready[1:]
@@ -215,9 +235,11 @@ func (s *socket) Next() (Message, error) {
 	return s.read()
 }
 
-func (s *socket) Cursor() string { return s.cursor }
+// Cursor is the place of the last message.
+func (s *Socket) Cursor() string { return s.cursor }
 
-func (s *socket) Close() { _ = s.conn.CloseNow() }
+// Close drops the connection.
+func (s *Socket) Close() { _ = s.conn.CloseNow() }
 
 // stream is an SSE client.
 type stream struct {

@@ -1,0 +1,265 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/carillon-rt/carillon/internal/server"
+)
+
+// childDir is the variable that makes this test's program a node on that store.
+const childDir = "CARILLON_TEST_CHILD_DIR"
+
+// child is a node that prints its address and runs until it is killed.
+func child(dir string) int {
+	s, err := server.New(settings(dir), server.Options{Development: &server.Development{}})
+	if err == nil {
+		err = s.Run(context.Background(), func() error {
+			_, err := fmt.Fprintln(os.Stdout, s.PublicURL())
+			return err
+		})
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+// spawn starts a child and returns it with its address.
+func spawn(t *testing.T, dir string) (*exec.Cmd, string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the child did not start: %v", err)
+	}
+	return cmd, strings.TrimSpace(line)
+}
+
+// mark is the data of a published event: the nth of a publisher.
+type mark struct{ P, N int }
+
+// acked is what a publisher was answered.
+type acked struct {
+	mu  sync.Mutex // guards ids
+	ids map[mark]string
+	n   atomic.Int64
+}
+
+func (a *acked) add(t *testing.T, m mark, id string) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ids[m] = id
+	a.n.Add(1)
+}
+
+// address is where the node is now.
+type address struct{ v atomic.Value }
+
+func (a *address) get() string { return a.v.Load().(string) }
+
+// retry waits a little before the next try; false when ctx has ended.
+func retry(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(5 * time.Millisecond):
+		return true
+	}
+}
+
+// publisher publishes one event after the other, each until it is acknowledged.
+func publisher(ctx context.Context, t *testing.T, at *address, p int, token string, answers *acked) {
+	tr := new(http.Transport)
+	defer tr.CloseIdleConnections()
+	c := &http.Client{Transport: tr, Timeout: 10 * time.Second}
+	for n := 0; ctx.Err() == nil; {
+		body := fmt.Sprintf(`{"type":"load.p%d","id":"%d-%d","data":{"P":%d,"N":%d}}`, p, p, n, p, n)
+		r, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, at.get()+"/v1/events", strings.NewReader(body))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		resp, err := c.Do(r)
+		if err != nil {
+			retry(ctx)
+			continue
+		}
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode == http.StatusServiceUnavailable {
+			retry(ctx)
+			continue
+		}
+		var answer struct{ Events []struct{ ID string } }
+		if json.Unmarshal(text, &answer) != nil || len(answer.Events) != 1 {
+			t.Errorf("publish %d-%d: %d, %s", p, n, resp.StatusCode, text)
+			return
+		}
+		answers.add(t, mark{p, n}, answer.Events[0].ID)
+		n++
+	}
+}
+
+// got is an event that a subscriber received.
+type got struct {
+	ID string
+	M  mark
+}
+
+// subscriber receives everything, and resumes by the last id whenever it is cut.
+// It ends when it has the event that closes the test.
+func subscriber(ctx context.Context, t *testing.T, at *address, token string) (events []got) {
+	cursor := "earliest"
+	for ctx.Err() == nil {
+		c, err := dial(ctx, at.get(), token, cursor)
+		if err != nil {
+			retry(ctx)
+			continue
+		}
+		for {
+			f, err := next(ctx, c)
+			if err != nil {
+				break
+			}
+			switch f.Type {
+			case "gap":
+				t.Errorf("a gap after %d events: %s", len(events), f.Reason)
+			case "event":
+				var m mark
+				if err := json.Unmarshal(f.Payload, &m); err != nil {
+					t.Error(err)
+				}
+				cursor = f.ID
+				if m.P < 0 {
+					_ = c.CloseNow()
+					return events
+				}
+				events = append(events, got{f.ID, m})
+			}
+		}
+		_ = c.CloseNow()
+	}
+	t.Errorf("the end did not come; %d events did", len(events))
+	return events
+}
+
+func TestKillUnderLoadLosesNothing(t *testing.T) {
+	const publishers, subscribers, kills, between = 4, 3, 3, 150
+	dir := t.TempDir()
+	tok := token(t, "alice")
+	cmd, url := spawn(t, dir)
+	var at address
+	at.v.Store(url)
+	answers := &acked{ids: map[mark]string{}}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	loading, enough := context.WithCancel(ctx)
+	var load, listen sync.WaitGroup
+	for p := range publishers {
+		load.Go(func() { publisher(loading, t, &at, p, tok, answers) })
+	}
+	received := make([][]got, subscribers)
+	for i := range subscribers {
+		listen.Go(func() { received[i] = subscriber(ctx, t, &at, tok) })
+	}
+	for range kills {
+		want := answers.n.Load() + between
+		for answers.n.Load() < want && retry(ctx) {
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // it was killed
+		cmd, url = spawn(t, dir)
+		at.v.Store(url)
+	}
+	want := answers.n.Load() + between
+	for answers.n.Load() < want && retry(ctx) {
+	}
+	enough()
+	load.Wait()
+	c := client(t)
+	if status, body := do(t, c, http.MethodPost, at.get()+"/v1/events", `{"type":"load.end","data":{"P":-1}}`, "Authorization", "Bearer "+tok); status != http.StatusAccepted {
+		t.Fatalf("%d: %s", status, body)
+	}
+	listen.Wait()
+
+	log := history(t, c, at.get(), tok)
+	seen, newest := map[string]mark{}, map[int]int{}
+	for _, e := range log {
+		if _, twice := seen[e.ID]; twice {
+			t.Errorf("%s is in the log twice", e.ID)
+		}
+		seen[e.ID] = e.M
+		if e.M.N != newest[e.M.P] {
+			t.Errorf("publisher %d: its event %d comes where %d should", e.M.P, e.M.N, newest[e.M.P])
+		}
+		newest[e.M.P]++
+	}
+	for m, id := range answers.ids {
+		if seen[id] != m {
+			t.Errorf("event %+v was acknowledged as %s; the log has %+v there", m, id, seen[id])
+		}
+	}
+	for i, events := range received {
+		if !slices.Equal(events, log) {
+			t.Errorf("subscriber %d received %d events; the log has %d, or others, or in another order", i, len(events), len(log))
+		}
+	}
+	t.Logf("%d events acknowledged, %d in the log, %d kills", len(answers.ids), len(log), kills)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // it was killed
+}
+
+// history reads the whole log but its last event.
+func history(t *testing.T, c *http.Client, url, token string) (events []got) {
+	t.Helper()
+	for after := "earliest"; ; {
+		_, body := do(t, c, http.MethodGet, url+"/v1/events?limit=1000&after="+after, "", "Authorization", "Bearer "+token)
+		var page struct {
+			Events []struct {
+				ID      string
+				Payload mark
+			}
+			Cursor string
+			More   bool
+		}
+		if err := json.NewDecoder(bytes.NewReader([]byte(body))).Decode(&page); err != nil {
+			t.Fatalf("%v: %s", err, body)
+		}
+		for _, e := range page.Events {
+			if e.Payload.P >= 0 {
+				events = append(events, got{e.ID, e.Payload})
+			}
+		}
+		if after = page.Cursor; !page.More {
+			return events
+		}
+	}
+}

@@ -119,18 +119,26 @@ func Body(r *http.Request, limit int, types ...string) (body []byte, mediaType s
 	if mediaType, err = contentType(r.Header, types); err != nil {
 		return nil, "", err
 	}
-	tooLarge := carillon.Errorf(carillon.CodeTooLarge, "the body is larger than %d bytes", limit)
 	if r.ContentLength > int64(limit) {
-		return nil, "", tooLarge
+		return nil, "", tooLarge(r, limit)
 	}
 	body, err = io.ReadAll(io.LimitReader(r.Body, int64(limit)+1))
 	switch {
 	case len(body) > limit:
-		return nil, "", tooLarge
+		return nil, "", tooLarge(r, limit)
 	case err != nil:
 		return nil, "", &carillon.Error{Code: carillon.CodeBadRequest, Message: "the body could not be read to its end", Err: err}
 	}
 	return body, mediaType, nil
+}
+
+// tooLarge reads on for a while, so that a client that sends first and reads then
+// gets its answer; one that waits for 100 Continue has not begun to send.
+func tooLarge(r *http.Request, limit int) error {
+	if r.Header.Get("Expect") == "" {
+		_, _ = io.CopyN(io.Discard, r.Body, int64(limit)) // it is refused in any case
+	}
+	return carillon.Errorf(carillon.CodeTooLarge, "the body is larger than %d bytes", limit)
 }
 
 func contentType(h http.Header, types []string) (string, error) {

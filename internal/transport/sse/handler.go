@@ -46,6 +46,9 @@ type Config struct {
 // fit well.
 const DefaultRequestBytes = 1 << 20
 
+// bodyTimeout is how long a request's body may take.
+const bodyTimeout = time.Minute
+
 type handler struct{ Config }
 
 // Handler makes the door. It panics if a required field is missing.
@@ -84,7 +87,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.goaway(w, "overload")
 		return
 	}
-	opt, err := h.options(r)
+	opt, err := h.options(w, r)
 	if err != nil {
 		transport.Problem(w, r, h.Logger, err)
 		return
@@ -119,7 +122,7 @@ func (h *handler) goaway(w http.ResponseWriter, reason string) {
 var parameters = map[string]bool{"pattern": true, "room": true, "after": false, "last_event_id": false, "named": false}
 
 // options is what the request asks for, checked and granted.
-func (h *handler) options(r *http.Request) (session.Options, error) {
+func (h *handler) options(w http.ResponseWriter, r *http.Request) (session.Options, error) {
 	opt := session.Options{Format: session.SSE, Subscribe: true}
 	q, err := transport.Query(r, parameters)
 	if err != nil {
@@ -139,10 +142,13 @@ func (h *handler) options(r *http.Request) (session.Options, error) {
 		if len(patterns)+len(rooms) > 0 || q.Has("after") || q.Has("last_event_id") {
 			return opt, carillon.BadRequest("with POST patterns, rooms and after are fields of the body")
 		}
+		rc := http.NewResponseController(w)
+		_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer can
 		body, _, err := transport.Body(r, h.RequestBytes, "application/json")
 		if err != nil {
 			return opt, err
 		}
+		_ = rc.SetReadDeadline(time.Time{}) // the stream may take as long as it likes
 		if err := transport.Object(body, map[string]transport.Field{
 			"patterns": {To: &patterns, Kind: "a list of patterns, strings"},
 			"rooms":    {To: &rooms, Kind: "a list of rooms' names, strings"},

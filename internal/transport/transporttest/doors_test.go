@@ -433,6 +433,50 @@ func TestASlowReaderMissesNothing(t *testing.T) {
 	})
 }
 
+// A client that takes nothing for too long is cut, and misses nothing either.
+func TestAStalledReaderIsCutAndResumes(t *testing.T) {
+	all(t, func(t *testing.T, door transporttest.Door) {
+		if !door.Stream {
+			return // it asks when it can
+		}
+		n := transporttest.New(t, transporttest.Config{WriteTimeout: 300 * time.Millisecond, Hub: hub.Config{RingBytes: 1 << 20}})
+		a := ask{Token: n.Token(t, "acme", "alice"), Patterns: []string{"orders.>"}, Narrow: true}
+		c := open(t, n, door, a)
+		draft := carillon.Draft{Type: "orders.paid", Data: []byte(`"` + strings.Repeat("x", 100_000) + `"`)}
+		var ids []string
+		for range 100 {
+			ids = append(ids, n.PublishDrafts(t, "acme", draft)...)
+		}
+		for n.Core.Count() > 0 { // nothing but the other organization's events goes on
+			n.Publish(t, "umbrella", "orders.paid", 1, 1)
+		}
+		got := 0
+		take := func(m message) {
+			if m.ID != ids[got] {
+				t.Fatalf("event %d: got %s %s, want %s", got, m.Type, m.ID, ids[got])
+			}
+			got++
+		}
+		for { // what had been sent
+			m, err := c.Next()
+			if err != nil {
+				break
+			}
+			if m.Type == "event" {
+				take(m)
+			}
+		}
+		a.After, a.Narrow = c.Cursor(), false
+		c.Close()
+		if got == len(ids) {
+			t.Fatal("it was not cut")
+		}
+		for c = open(t, n, door, a); got < len(ids); {
+			take(next(t, c, "gap"))
+		}
+	})
+}
+
 // A publisher on a door gets ids that every door can resume from at once.
 func TestAPublishedIDIsACursorAtOnce(t *testing.T) {
 	all(t, func(t *testing.T, door transporttest.Door) {

@@ -36,6 +36,8 @@ type Config struct {
 	Hub        hub.Config
 	FrameBytes int
 	Origins    []string
+
+	WriteTimeout time.Duration
 }
 
 // Node is a gateway in memory.
@@ -64,7 +66,7 @@ func New(t testing.TB, cfg Config) *Node {
 	t.Cleanup(cancel)
 	n := &Node{
 		Engine: cfg.Engine, ctx: ctx, secret: []byte("a secret that only this test knows"),
-		IDs: wire.NewKeyring([]byte("0123456789abcdef0123456789abcdef")), sockets: new(loop.Sockets), served: make(chan error, 1),
+		IDs: wire.NewKeyring([]byte("0123456789abcdef0123456789abcdef")), sockets: &loop.Sockets{WriteTimeout: cfg.WriteTimeout}, served: make(chan error, 1),
 	}
 	if n.Engine == nil {
 		n.Engine, n.own = memory.New(memory.Config{}), true
@@ -85,7 +87,7 @@ func New(t testing.TB, cfg Config) *Node {
 	origins := auth.NewOrigins(cfg.Origins)
 	mux := http.NewServeMux()
 	mux.Handle("/v1/ws", ws.Handler(ws.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, FrameBytes: cfg.FrameBytes}))
-	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets}))
+	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, WriteTimeout: cfg.WriteTimeout}))
 	mux.Handle("/v1/poll", poll.Handler(poll.Config{Core: n.Core, Auth: authn, Origins: origins}))
 	mux.Handle("/v1/frames", frames.Handler(frames.Config{Core: n.Core, Auth: authn, Origins: origins}))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

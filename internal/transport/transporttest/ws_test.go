@@ -281,7 +281,7 @@ func TestPingsAndPongs(t *testing.T) {
 
 func TestASilentClientIsClosed(t *testing.T) {
 	t.Parallel()
-	n := transporttest.New(t, transporttest.Config{Limits: session.Limits{MaxIdle: 20 * time.Millisecond, DeadAfter: 100 * time.Millisecond}})
+	n := transporttest.New(t, transporttest.Config{Limits: session.Limits{MaxIdle: 200 * time.Millisecond, DeadAfter: 3 * time.Second}})
 	conn := raw(t, n) // it answers no ping
 	pings := 0
 	for {

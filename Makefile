@@ -40,7 +40,7 @@ test: modules compiler ## Vet and test everything, with the race detector (RACE=
 
 .PHONY: lint
 lint: modules ## Check formats, modern Go and the linters
-	for m in $(MODULES); do (cd $$m; \
+	@for m in $(MODULES); do (cd $$m; \
 	  diff=$$(gofmt -l . && $(GO) fix -diff ./...) || true; \
 	  if [ -n "$$diff" ]; then echo "$$diff"; echo "gofmt or go fix would change this; run: make fmt" >&2; exit 1; fi; \
 	  $(TOOL) golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
@@ -79,4 +79,4 @@ browser: # the live example looks at its page in Chromium, driven by playwright-
 	@$(call need,command -v curl,curl,the live example is a client with it)
 	@$(call need,command -v npm,nodejs npm,the live example drives the browser with a package of theirs)
 	@for p in examples/package.json examples/*/package.json; do \
-	  [ ! -f $$p ] || ! command -v npm >/dev/null || npm install --prefix $$(dirname $$p) --ignore-scripts --no-audit --no-fund; done
+	  [ ! -f $$p ] || ! command -v npm >/dev/null || npm ci --prefix $$(dirname $$p) --ignore-scripts --no-audit --no-fund; done

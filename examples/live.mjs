@@ -98,11 +98,14 @@ function compare(work) {
     const at = log.findIndex((e, i) => ["id", "type", "payload"].some((k) => e[k] !== theirs[i]?.[k]));
     if (at < 0 && theirs.length === log.length) continue;
     same = false;
-    console.error(`live: ${name} has ${theirs.length} events, the log has ${log.length}; they differ from the ${at + 1}th on:`);
-    console.error("  log ", log[at], `\n  ${name}`, theirs[at]);
+    console.error(`live: ${name} has ${theirs.length} events, the log has ${log.length}; the first difference is at event ${(at < 0 ? log.length : at) + 1}:`);
+    const i = at < 0 ? log.length : at;
+    console.error("  log ", log[i], `\n  ${name}`, theirs[i]);
   }
-  const types = Object.entries(Object.groupBy?.(log, (e) => e.type) ?? {}).map(([t, l]) => `${l.length} ${t}`);
-  if (same) console.log(`live: page, curl and tail show the same ${log.length} events in the same order ${types.length ? `(${types.join(", ")})` : ""}`);
+  const types = {};
+  for (const e of log) types[e.type] = (types[e.type] ?? 0) + 1;
+  const list = Object.entries(types).map(([t, n]) => `${n} ${t}`).join(", ");
+  if (same) console.log(`live: page, curl and tail show the same ${log.length} events, with the same ids, in the same order (${list})`);
   return same;
 }
 

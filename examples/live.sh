@@ -67,7 +67,7 @@ url=$(setting CARILLON_URL) ops=$(setting CARILLON_OPS_URL) token=$(setting CARI
 
 curl -sNG "$url/v1/sse" -H "Authorization: Bearer $token" --data-urlencode 'pattern=>' >"$work/curl.sse" 2>"$work/curl.log" &
 started+=($!)
-CARILLON_URL=$url CARILLON_TOKEN=$token "$work/carillon" tail '>' --json >"$work/tail.ndjson" 2>"$work/tail.log" &
+CARILLON_URL=$url CARILLON_TOKEN=$token "$work/carillon" tail '>' --since -10m --json >"$work/tail.ndjson" 2>"$work/tail.log" &
 started+=($!)
 CHROMIUM=$chromium node "$here/live.mjs" watch "$ops" "$work" "$screenshot" >"$work/page.log" 2>&1 &
 page=$!

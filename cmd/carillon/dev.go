@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -23,14 +24,14 @@ import (
 
 // DevCmd is `carillon dev`: a node to try things out with, on this machine.
 type DevCmd struct {
-	Listen     string   `help:"The public port; port 0: any." default:"127.0.0.1:8080" placeholder:"ADDR"`
-	Ops        string   `help:"The operations port, with the live page; port 0: any." default:"127.0.0.1:8081" placeholder:"ADDR"`
+	Listen     string   `help:"The public port (127.0.0.1:8080); port 0: any." default:"127.0.0.1:8080" placeholder:"ADDR"`
+	Ops        string   `help:"The operations port, with the live page (127.0.0.1:8081)." default:"127.0.0.1:8081" placeholder:"ADDR"`
 	Data       string   `help:"Keep the log and the keys in this directory (default: a temporary one, removed at the end)." placeholder:"DIR"`
 	EnvFile    string   `help:"Write addresses and keys to this file, as KEY=value lines, once the node is ready." placeholder:"FILE"`
 	Engine     string   `help:"jetstream, or memory for no log on disk." enum:"jetstream,memory" default:"jetstream"`
 	Durability string   `help:"strict: on disk before the answer; relaxed: within a second." enum:"strict,relaxed" default:"strict"`
 	Origin     []string `help:"A web origin that may call, like http://localhost:3000; repeatable." placeholder:"URL"`
-	LogLevel   string   `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"warn" placeholder:"LEVEL"`
+	LogLevel   string   `help:"Of its own log: debug, info, warn or error (warn)." enum:"debug,info,warn,error" default:"warn" placeholder:"LEVEL"`
 }
 
 // Whom dev's credentials stand for.
@@ -103,7 +104,7 @@ func (c *DevCmd) Run(ctx context.Context, std *IO) (err error) {
 				return fmt.Errorf("--env-file: %w", err)
 			}
 		}
-		return banner.Execute(std.Out, v)
+		return v.tell(std.Out)
 	}
 	return explain(node.Run(ctx, ready), cfg)
 }
@@ -166,8 +167,12 @@ type devValues struct {
 func (v devValues) writeEnv(path string) error {
 	var b bytes.Buffer
 	for _, kv := range [][2]string{
-		{"CARILLON_URL", v.URL}, {"CARILLON_OPS_URL", v.OpsURL}, {"CARILLON_ORG", v.Org},
-		{"CARILLON_API_KEY", v.APIKey}, {"CARILLON_TOKEN", v.Token}, {"CARILLON_JWT_SECRET", v.JWTSecret},
+		{"CARILLON_URL", v.URL},
+		{"CARILLON_OPS_URL", v.OpsURL},
+		{"CARILLON_ORG", v.Org},
+		{"CARILLON_API_KEY", v.APIKey},
+		{"CARILLON_TOKEN", v.Token},
+		{"CARILLON_JWT_SECRET", v.JWTSecret},
 	} {
 		fmt.Fprintf(&b, "%s=%s\n", kv[0], kv[1])
 	}
@@ -184,8 +189,17 @@ func (v devValues) WebSocketURL() (string, error) {
 	return u.String(), nil
 }
 
-// banner is what a person needs to begin.
-var banner = template.Must(template.New("dev").Parse(`Carillon {{.Version}} is ready, for development.
+// tell prints what a person needs to begin.
+func (v devValues) tell(w io.Writer) error {
+	t, err := template.New("dev").Parse(banner)
+	if err != nil {
+		return err
+	}
+	return t.Execute(w, v)
+}
+
+// banner is the template of it.
+const banner = `Carillon {{.Version}} is ready, for development.
 
   live page   {{.OpsURL}}/
   public      {{.URL}}
@@ -217,4 +231,4 @@ In a web page (its origin is allowed with --origin), or in Node.js 22:
   ws.onopen = () => ws.send('{"type": "subscribe", "pattern": ">"}')
 
 Ctrl-C ends it.
-`))
+`

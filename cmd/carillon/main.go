@@ -19,7 +19,7 @@ import (
 
 // CLI is the command line.
 type CLI struct {
-	Dev     DevCmd     `cmd:"" help:"Try it: a node with an org, keys, and a page that shows events as they come."`
+	Dev     DevCmd     `cmd:"" help:"Try it: a node with keys, and a page of live events."`
 	Serve   ServeCmd   `cmd:"" help:"Run a node with your settings."`
 	Token   TokenCmd   `cmd:"" help:"Print a token for a client."`
 	Keys    KeysCmd    `cmd:"" help:"Make API keys for servers."`
@@ -126,7 +126,12 @@ func usage(std *IO, err error) {
 	if list, ok := strings.CutPrefix(text, "expected one of "); ok {
 		text = "a command is missing; there are " + strings.ReplaceAll(list, `"`, "")
 	} else if rest, ok := strings.CutPrefix(text, "expected "); ok {
-		text = "something is missing: " + strings.Trim(rest, `"`)
+		rest = strings.Trim(rest, `"`)
+		if strings.HasPrefix(rest, "<") {
+			text = rest + " is missing"
+		} else {
+			text = "a command is missing; there is " + rest
+		}
 	}
 	fmt.Fprintf(std.Err, "carillon: %s\ncarillon: hint: %s says what there is\n", text, help)
 }

@@ -77,7 +77,7 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 1 {
 		ts.Fatalf("usage: get URL [HEADER]")
 	}
-	r, err := http.NewRequest(http.MethodGet, args[0], nil) //nolint:noctx // the client has a timeout
+	r, err := http.NewRequest(http.MethodGet, args[0], nil)
 	ts.Check(err)
 	for _, h := range args[1:] {
 		name, value, _ := strings.Cut(h, ": ")
@@ -127,8 +127,8 @@ func TestUsageErrorsSayWhereHelpIs(t *testing.T) {
 		{[]string{"dev", "--durabilty", "strict"}, []string{"carillon: unknown flag --durabilty, did you mean \"--durability\"?", "carillon dev --help"}},
 		{[]string{"dev", "--durability", "none"}, []string{`carillon: --durability must be one of "strict","relaxed" but got "none"`, "carillon dev --help"}},
 		{[]string{"keys"}, []string{"carillon: a command is missing", "new", "carillon keys --help"}},
-		{[]string{"serve"}, []string{"carillon: missing flags: --config=FILE", "carillon serve --help"}},
-		{[]string{"config", "check"}, []string{"carillon: something is missing: <file>", "carillon config check --help"}},
+		{[]string{"serve"}, []string{"missing flags: --config=FILE", "carillon serve --help"}},
+		{[]string{"config", "check"}, []string{"carillon: <file> is missing", "carillon config check --help"}},
 	} {
 		code, out, errOut := typed(t, tc.args...)
 		if code != exitUsage || out != "" {

@@ -16,6 +16,14 @@ type ServeCmd struct {
 	Config string `help:"The configuration file; 'carillon config example' prints one." required:"" env:"CARILLON_CONFIG" placeholder:"FILE"`
 }
 
+// Validate refuses an empty name, as of a variable that is set to nothing.
+func (c *ServeCmd) Validate() error {
+	if c.Config == "" {
+		return errors.New("missing flags: --config=FILE")
+	}
+	return nil
+}
+
 // Run runs a node until a signal ends it.
 func (c *ServeCmd) Run(ctx context.Context, std *IO) error {
 	cfg, err := config.Load(c.Config, os.Environ())

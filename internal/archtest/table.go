@@ -107,18 +107,28 @@ var Table = []Rule{
 
 	// The doors.
 	{
+		Package: "internal/transport",
+		May:     []string{"internal/wire", "internal/auth"},
+		Why:     "what the doors have in common: who asks, and how a request is refused",
+	},
+	{
 		Package: "internal/transport/ws",
-		May:     []string{"internal/session", "internal/wire", "internal/auth", "internal/loop"},
+		May:     []string{"internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/loop"},
 		Why:     "a transport sees a session and bytes, never the hub behind it nor another transport",
 	},
 	{
 		Package: "internal/transport/sse",
-		May:     []string{"internal/session", "internal/wire", "internal/auth", "internal/loop"},
+		May:     []string{"internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/loop"},
 		Why:     "as transport/ws",
 	},
 	{
 		Package: "internal/transport/poll",
-		May:     []string{"internal/session", "internal/wire", "internal/auth", "internal/loop"},
+		May:     []string{"internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/loop"},
+		Why:     "as transport/ws",
+	},
+	{
+		Package: "internal/transport/frames",
+		May:     []string{"internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/loop"},
 		Why:     "as transport/ws",
 	},
 	{

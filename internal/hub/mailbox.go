@@ -30,6 +30,7 @@ type mailbox struct {
 	marks   []uint64 // per partition; 0: none
 	resets  []bool   // per partition: the ring was emptied
 	tasks   []Task
+	nudged  bool // look at the places once more before sleeping
 	asleep  bool
 }
 
@@ -78,9 +79,11 @@ func (b *mailbox) do(t Task) {
 	b.tasks = append(b.tasks, t)
 }
 
-// nudge wakes the shard so that it looks at the partitions' places.
+// nudge has the shard look at the partitions' places: it wakes it, or keeps it
+// from going to sleep before it has looked.
 func (b *mailbox) nudge() {
 	b.mu.Lock()
+	b.nudged = true
 	b.unlock()
 }
 
@@ -113,7 +116,8 @@ func (b *mailbox) take(m *mail) (any bool) {
 func (b *mailbox) sleep() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.notices)+len(b.tasks) > 0 {
+	if len(b.notices)+len(b.tasks) > 0 || b.nudged {
+		b.nudged = false
 		return false
 	}
 	for p := range b.marks {

@@ -91,6 +91,7 @@ func retry(ctx context.Context) bool {
 
 // publisher publishes one event after the other, each until it is acknowledged.
 func publisher(ctx context.Context, t *testing.T, at *address, p int, token string, answers *acked) {
+	t.Helper()
 	tr := new(http.Transport)
 	defer tr.CloseIdleConnections()
 	c := &http.Client{Transport: tr, Timeout: 10 * time.Second}
@@ -132,6 +133,7 @@ type got struct {
 // subscriber receives everything, and resumes by the last id whenever it is cut.
 // It ends when it has the event that closes the test.
 func subscriber(ctx context.Context, t *testing.T, at *address, token string) (events []got) {
+	t.Helper()
 	cursor := "earliest"
 	for ctx.Err() == nil {
 		c, err := dial(ctx, at.get(), token, cursor)

@@ -12,19 +12,21 @@ import (
 )
 
 // closeReasons names the close codes that are errors.
-var closeReasons = map[wire.CloseCode]string{
-	wire.CloseProtocol:     "protocol",
-	wire.CloseUnsupported:  "unsupported_data",
-	wire.CloseInvalidData:  "invalid_utf8",
-	wire.CloseTooBig:       "too_large",
-	wire.CloseInternal:     "internal",
-	wire.CloseBadFrames:    "bad_frames",
-	wire.CloseBadToken:     "bad_token",
-	wire.CloseForbidden:    "forbidden",
-	wire.CloseSlowConsumer: "slow_consumer",
-	wire.CloseOverloaded:   "overloaded",
-	wire.CloseNoConnect:    "no_connect",
-	wire.CloseTokenExpired: "token_expired",
+func closeReasons() map[wire.CloseCode]string {
+	return map[wire.CloseCode]string{
+		wire.CloseProtocol:     "protocol",
+		wire.CloseUnsupported:  "unsupported_data",
+		wire.CloseInvalidData:  "invalid_utf8",
+		wire.CloseTooBig:       "too_large",
+		wire.CloseInternal:     "internal",
+		wire.CloseBadFrames:    "bad_frames",
+		wire.CloseBadToken:     "bad_token",
+		wire.CloseForbidden:    "forbidden",
+		wire.CloseSlowConsumer: "slow_consumer",
+		wire.CloseOverloaded:   "overloaded",
+		wire.CloseNoConnect:    "no_connect",
+		wire.CloseTokenExpired: "token_expired",
+	}
 }
 
 // sample reads every counter of the node. While it starts and stops there is
@@ -43,7 +45,7 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	m.Connections, m.ConnectionsTotal, m.Polls = c.Active, c.Opened, c.Polls
 	m.MessagesSent, m.MessagesReceived, m.Gaps, m.ReadingPaused = c.Sent, c.Received, c.Gaps, c.Paused
 	m.Latency = telemetry.Histogram{Bounds: c.LatencyBounds, Buckets: c.LatencyBuckets, Sum: c.LatencySum}
-	for code, reason := range closeReasons {
+	for code, reason := range closeReasons() {
 		m.Errors[reason] = c.Closes[code]
 	}
 	m.Errors["bad_frame"], m.Errors["dead"] = c.Bad, c.Dead

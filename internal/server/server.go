@@ -157,7 +157,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 	s.public.serve(s.publicServer(handler), s.log)
 	s.health.open(s.PublicURL())
 	s.log.Info("server: ready", "public", s.public.addr(), "ops", s.ops.addr(),
-		"durability", s.engine.Caps().Describe, "took", time.Since(s.started).Round(time.Millisecond))
+		"durability", s.engine.Caps().Describe, "took_ms", time.Since(s.started).Milliseconds())
 	return nil
 }
 

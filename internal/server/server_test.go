@@ -290,7 +290,7 @@ func TestLivePageMayBeAClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if got := resp.Header.Get("Access-Control-Allow-Origin"); resp.StatusCode != 200 || got != s.OpsURL() {
+	if got := resp.Header.Get("Access-Control-Allow-Origin"); resp.StatusCode != http.StatusOK || got != s.OpsURL() {
 		t.Errorf("%d, allowed origin %q", resp.StatusCode, got)
 	}
 	if status, _ := do(t, c, http.MethodGet, live.URL+"/v1/events", "", "Origin", "http://evil.example", "Authorization", "Bearer "+live.Token); status != 403 {

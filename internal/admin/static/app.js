@@ -283,7 +283,8 @@ $("pause").addEventListener("click", () => {
   $("pause").setAttribute("aria-pressed", paused);
   if (!paused) {
     $("pause").textContent = "Pause";
-    if (missed > 0) waiting.unshift({ notice: `${number.format(missed)} events came while the list stood still; they are not shown.` });
+    // The list is full then: the notice takes the place of the oldest.
+    if (missed > 0) waiting[0] = { notice: `${number.format(missed + 1)} more events came while the list stood still; they are not shown.` };
   }
   draw();
 });

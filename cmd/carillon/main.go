@@ -21,6 +21,8 @@ import (
 type CLI struct {
 	Dev     DevCmd     `cmd:"" help:"Try it: a node with keys, and a page of live events."`
 	Serve   ServeCmd   `cmd:"" help:"Run a node with your settings."`
+	Publish PublishCmd `cmd:"" help:"Publish an event, or one for every line of NDJSON."`
+	Tail    TailCmd    `cmd:"" help:"Print events as they come."`
 	Token   TokenCmd   `cmd:"" help:"Print a token for a client."`
 	Keys    KeysCmd    `cmd:"" help:"Make API keys for servers."`
 	Config  ConfigCmd  `cmd:"" help:"Check, print or explain settings."`

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	client "github.com/carillon-rt/carillon/clients/go"
+)
+
+// TailCmd prints events as they come.
+type TailCmd struct {
+	Remote
+
+	Patterns []string `arg:"" optional:"" help:"Which types ('>' is all); without, only what is sent to the user." placeholder:"PATTERN"`
+
+	Since   string `help:"Where to start: now, earliest, -10m, an event id or a cursor." default:"now" placeholder:"CURSOR"`
+	Subject string `help:"Only events about this." placeholder:"TEXT"`
+	Limit   int    `help:"End after so many events." placeholder:"N"`
+	JSON    bool   `help:"Print each event as a line of JSON." name:"json"`
+}
+
+// Run prints until the limit, or until it is interrupted.
+func (c *TailCmd) Run(ctx context.Context, std *IO) error {
+	cl, err := c.client(true)
+	if err != nil {
+		return err
+	}
+	if c.Limit < 0 {
+		return errors.New("--limit is a number of events, 1 or more")
+	}
+	say := func(format string, args ...any) { fmt.Fprintf(std.Err, "carillon: "+format+"\n", args...) }
+	sub, err := cl.Subscribe(ctx, c.Patterns, client.SubscribeOptions{
+		After: c.Since, Subject: c.Subject,
+		OnGap: func(g client.Gap) { say("gap: %v", g.Error()) },
+		OnConnect: func(n client.Connection) {
+			who := n.User
+			if who == "" {
+				who = "an API key"
+			}
+			say("listening in %s as %s", n.Org, who)
+		},
+		OnDisconnect: func(err *client.Error, in time.Duration) {
+			say("%v; back in %s", err, in.Round(10*time.Millisecond))
+		},
+	})
+	if err != nil {
+		return c.explain(err)
+	}
+	defer sub.Close()
+	for n := 0; c.Limit == 0 || n < c.Limit; n++ {
+		e, err := sub.Next(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil // interrupted: the orderly end
+			}
+			return c.explain(err)
+		}
+		if c.JSON {
+			err = std.printJSON(e)
+		} else {
+			err = printEvent(std, e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printEvent prints one readable line.
+func printEvent(std *IO, e client.Event) error {
+	line := e.Time.Local().Format("15:04:05.000") + "  " + e.Type
+	if e.Subject != "" {
+		line += "  " + fmt.Sprintf("%q", e.Subject)
+	}
+	if e.From != "" {
+		line += "  from " + fmt.Sprintf("%q", e.From)
+	}
+	if e.Direct {
+		line += "  direct"
+	}
+	_, err := fmt.Fprintf(std.Out, "%s  %s\n", line, e.Data)
+	return err
+}

@@ -14,13 +14,19 @@ type directory struct {
 	sessions map[string]*Session
 	polls    map[*Poll]struct{}
 	draining bool
+	window   time.Duration // of the drain
 	empty    chan struct{} // closed when draining and all are gone
 }
 
+// add takes a session in. One that comes while the node drains is told at once.
 func (d *directory) add(s *Session) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.sessions[s.id] = s
+	draining, window := d.draining, d.window
+	d.mu.Unlock()
+	if draining {
+		s.late = &window
+	}
 }
 
 func (d *directory) remove(s *Session) {
@@ -34,6 +40,9 @@ func (d *directory) addPoll(p *Poll) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.polls[p] = struct{}{}
+	if d.draining {
+		p.opt.Wait = 0
+	}
 }
 
 func (d *directory) removePoll(p *Poll) {
@@ -53,7 +62,7 @@ func (d *directory) check() {
 
 func (d *directory) drain(ctx context.Context, window time.Duration) error {
 	d.mu.Lock()
-	d.draining = true
+	d.draining, d.window = true, window
 	empty := make(chan struct{})
 	d.empty = empty
 	sessions := make([]*Session, 0, len(d.sessions))

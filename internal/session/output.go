@@ -82,6 +82,7 @@ func (s *Session) Pull(dst [][]byte, budget int) (_ [][]byte, last bool) {
 			dst = append(dst, wire.AppendClose(nil, s.closeCode, s.closeReason))
 		}
 		s.core.stats.closed(s.closeCode)
+		s.unpause()
 		return dst, true
 	}
 	if len(dst) > 0 {
@@ -219,12 +220,12 @@ func (s *Session) Gone() {
 	if s.realm != nil {
 		s.core.Hub.Leave(s.realm)
 	}
-	for _, w := range s.frames {
+	for _, w := range append(s.unanswered, s.frames...) {
 		if w.reply != nil {
 			w.reply(wire.ErrorFrame(carillon.Errorf(carillon.CodeGone, "the connection is closed"), w.frame.Ref))
 		}
 	}
-	s.subs, s.backfills, s.out, s.frames = nil, nil, nil, nil
+	s.subs, s.backfills, s.out, s.frames, s.unanswered = nil, nil, nil, nil, nil
 	s.core.dir.remove(s)
 	s.unpause()
 }

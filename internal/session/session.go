@@ -83,6 +83,8 @@ type Session struct {
 	warned                    bool
 	drainAt                   time.Time
 	connectBy                 time.Time
+	late                      *time.Duration // it came while the node drained: the window
+	unanswered                []waitingFrame // a frame that waits for its completion
 
 	closing     bool // nothing more is taken in; what is in out still goes
 	closed      bool
@@ -138,6 +140,9 @@ func (s *Session) open() {
 	default:
 		s.connectBy = s.now().Add(s.core.Limits.ConnectTimeout)
 		s.rearm()
+	}
+	if s.late != nil {
+		s.drain(*s.late)
 	}
 }
 
@@ -254,7 +259,7 @@ func (s *Session) Receive(m Message, resume func()) {
 const maxWaitingFrames = 16
 
 func (s *Session) full() bool {
-	return len(s.frames) >= maxWaitingFrames || s.flying >= s.core.Limits.PublishesFlying || s.outBytes > s.core.Limits.OutboxBytes
+	return !s.closing && (len(s.frames) >= maxWaitingFrames || s.flying >= s.core.Limits.PublishesFlying || s.outBytes > s.core.Limits.OutboxBytes)
 }
 
 func (s *Session) pause(resume func()) {
@@ -356,9 +361,9 @@ func (s *Session) connect(f *wire.ClientFrame, reply Reply) {
 		s.answer(wire.ErrorFrame(carillon.BadRequest("the connection is authenticated already; use refresh for a new token"), f.Ref), reply)
 		return
 	}
-	s.pending = true
+	s.await(f, reply)
 	s.verify(f.Token, func(p *carillon.Principal, err error) {
-		s.pending = false
+		s.completed()
 		if err != nil {
 			s.answer(wire.ErrorFrame(err, f.Ref), reply)
 			s.close(wire.CloseBadToken, "the token was refused")
@@ -373,6 +378,15 @@ func (s *Session) connect(f *wire.ClientFrame, reply Reply) {
 	})
 }
 
+// await makes the frames that follow wait for the completion of this one.
+func (s *Session) await(f *wire.ClientFrame, reply Reply) {
+	s.pending = true
+	s.unanswered = append(s.unanswered, waitingFrame{f, reply})
+}
+
+// completed ends await.
+func (s *Session) completed() { s.pending, s.unanswered = false, nil }
+
 // verify calls done on the shard, unless the session is gone by then.
 func (s *Session) verify(token string, done func(*carillon.Principal, error)) {
 	s.core.Verifier.Verify(token, func(p *carillon.Principal, err error) {
@@ -385,9 +399,9 @@ func (s *Session) verify(token string, done func(*carillon.Principal, error)) {
 }
 
 func (s *Session) refresh(f *wire.ClientFrame, reply Reply) {
-	s.pending = true
+	s.await(f, reply)
 	s.verify(f.Token, func(p *carillon.Principal, err error) {
-		s.pending = false
+		s.completed()
 		switch {
 		case err != nil:
 			s.answer(wire.ErrorFrame(err, f.Ref), reply)

@@ -17,7 +17,12 @@ type counters struct {
 	closes map[wire.CloseCode]uint64
 }
 
+// closed counts an ending by its code; codes that are not the server's own are
+// one, so that clients cannot make up labels.
 func (c *counters) closed(code wire.CloseCode) {
+	if !code.Ours() {
+		code = 0
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closes == nil {

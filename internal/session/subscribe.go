@@ -50,12 +50,12 @@ func (s *Session) subscribe(f *wire.ClientFrame, reply Reply) {
 		fail(err)
 		return
 	}
-	s.pending = true
+	s.await(f, reply)
 	s.Shard().Resolve(s.realm, cursor, func(start hub.Start, err error) {
 		if s.closed {
 			return
 		}
-		s.pending = false
+		s.completed()
 		if err != nil {
 			fail(logError(err))
 		} else {

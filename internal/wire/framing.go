@@ -87,6 +87,17 @@ const (
 	CloseLifetimeEnded CloseCode = 4202
 )
 
+// Ours reports whether the server itself closes with the code.
+func (c CloseCode) Ours() bool {
+	switch c {
+	case CloseNormal, CloseProtocol, CloseUnsupported, CloseInvalidData, CloseTooBig, CloseInternal,
+		CloseBadFrames, CloseBadToken, CloseForbidden, CloseSlowConsumer, CloseOverloaded, CloseNoConnect,
+		CloseDrain, CloseTokenExpired, CloseLifetimeEnded:
+		return true
+	}
+	return false
+}
+
 // Text is a frame of the server as a WebSocket text frame.
 func (f *Frame) Text() []byte {
 	js := f.JSON()

@@ -11,7 +11,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nuid"
 )
 
 // readyTimeout bounds the start of the server; it reads its index then.
@@ -106,7 +105,7 @@ func (s *embedded) connect(name string, more ...nats.Option) (*nats.Conn, error)
 }
 
 // newInbox is a subject prefix nobody else uses.
-func newInbox() string { return "_INBOX." + nuid.Next() }
+func newInbox() string { return nats.NewInbox() }
 
 // serverLog writes the server's log into ours; what it calls a notice is a
 // detail here.

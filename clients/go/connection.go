@@ -300,6 +300,9 @@ func (c *connection) push(ctx context.Context, it item) {
 		return
 	default:
 	}
+	if it.kind == itemCursor {
+		return // what comes after those waiting has a later one
+	}
 	c.silence.Stop()
 	select {
 	case c.s.items <- it:

@@ -87,6 +87,8 @@ type Feed struct {
 	chunkAt int
 	ticket  uint32 // of the pass it waits for
 
+	walks bool // behind, in the ring: it goes from entry to entry, attach was of no use
+
 	live, held, asking, catching, closed, ended bool
 }
 
@@ -299,6 +301,7 @@ func (f *Feed) fallBehindFrom(here place) {
 		f.live = false
 		f.cur = 0
 	}
+	f.walks = false
 	f.dropQueue()
 	f.owner.FeedDue()
 }
@@ -490,8 +493,11 @@ func (f *Feed) look(here place) (d *Delivery, ok bool) {
 		f.shard.hub.scans.board(passenger{feed: f, ticket: f.ticket, pos: f.pos, seq: f.seq})
 		return nil, false
 	}
-	if f.end == 0 && here.n >= f.hold && here.pos.Seq >= f.seq && f.attach(here) {
-		return nil, false
+	if f.end == 0 && !f.walks && here.n >= f.hold && here.pos.Seq >= f.seq {
+		if f.attach(here) {
+			return nil, false
+		}
+		f.walks = true
 	}
 	if cur := v.table.get(f.cur); cur != nil && cur.Entry.Org == f.realm.org && cur.at.pos.Seq <= f.seq {
 		for d = v.following(cur); d != nil && d.at.pos.Seq <= f.seq; d = v.following(d) {
@@ -541,7 +547,7 @@ func (f *Feed) attach(here place) bool {
 			if looked++; looked > lookBudget {
 				return f.giveUp(queue)
 			}
-			if d.at.n > here.n || !sub.wants(d.Entry) || slices.Contains(queue, d.at.n) {
+			if d.at.n > here.n || !sub.accepts(d.Entry) || sub.user != "" && !slices.Contains(d.Entry.To.Users, sub.user) {
 				continue
 			}
 			if len(queue) == f.shard.hub.cfg.FeedQueue {
@@ -551,6 +557,7 @@ func (f *Feed) attach(here place) bool {
 		}
 	}
 	slices.Sort(queue)
+	queue = slices.Compact(queue) // one entry may be for two subjects' subscriptions
 	f.live, f.last, f.queue = true, here.n, queue
 	if len(queue) == 0 {
 		f.passTo(here)

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,12 +22,22 @@ import (
 
 // retries collects OnDisconnect.
 type retries struct {
+	mu    sync.Mutex // guards what follows
 	errs  []*carillon.Error
 	waits []time.Duration
 }
 
 func (r *retries) add(err *carillon.Error, wait time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.errs, r.waits = append(r.errs, err), append(r.waits, wait)
+}
+
+func (r *retries) all() ([]*carillon.Error, []time.Duration) {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.errs), slices.Clone(r.waits)
 }
 
 func subscribe(t *testing.T, c *carillon.Client, o carillon.SubscribeOptions) *carillon.Subscription {
@@ -337,8 +349,8 @@ func TestCloseCodesSayWhatToDo(t *testing.T) {
 				if !errors.As(err, &e) || e.Code != carillon.CodeCanceled {
 					t.Fatal(err)
 				}
-				if len(r.errs) != 1 || !r.errs[0].Retryable {
-					t.Fatalf("disconnects: %v", r.errs)
+				if errs, _ := r.all(); len(errs) != 1 || !errs[0].Retryable {
+					t.Fatalf("disconnects: %v", errs)
 				}
 				wait := f.connections()[1].began.Sub(cut)
 				if wait < test.min || wait > test.max {
@@ -368,18 +380,18 @@ func TestComingBackAtOnceIsForStableConnections(t *testing.T) {
 		sub := subscribe(t, f.client(carillon.Options{}), carillon.SubscribeOptions{OnDisconnect: r.add})
 		defer sub.Close()
 		quiet(t, sub, 10*time.Minute)
-		synctest.Wait()
-		if r.waits[0] != 0 {
-			t.Errorf("the first wait is %v, want none", r.waits[0])
+		_, waits := r.all()
+		if waits[0] != 0 {
+			t.Errorf("the first wait is %v, want none", waits[0])
 		}
 		var sum time.Duration
-		for i, wait := range r.waits[1:] {
+		for i, wait := range waits[1:] {
 			sum += wait
 			if wait < 500*time.Millisecond || wait > min(30*time.Second, time.Second<<min(i+1, 5)) {
 				t.Errorf("wait %d is %v", i+1, wait)
 			}
 		}
-		if n := len(r.waits); n < 30 || n > 80 {
+		if n := len(waits); n < 30 || n > 80 {
 			t.Errorf("%d tries in ten minutes (waited %v)", n, sum)
 		}
 	})
@@ -440,13 +452,14 @@ func TestHandshakeAnswers(t *testing.T) {
 
 func TestSubscribeReturnsTheErrorOfItsFirstAttempt(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
-		away := true
+		var here atomic.Bool
 		f.handshake = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-			if away {
-				w.Header().Set("Retry-After", "3")
-				writeProblem(w, 503, "unavailable", "draining")
+			if here.Load() {
+				return false
 			}
-			return away
+			w.Header().Set("Retry-After", "3")
+			writeProblem(w, 503, "unavailable", "draining")
+			return true
 		}
 		client := f.client(carillon.Options{})
 		_, err := client.Subscribe(t.Context(), nil, carillon.SubscribeOptions{})
@@ -455,7 +468,7 @@ func TestSubscribeReturnsTheErrorOfItsFirstAttempt(t *testing.T) {
 			t.Errorf("got %#v", err)
 		}
 		// RetryFirst keeps trying.
-		time.AfterFunc(time.Minute, func() { away = false })
+		time.AfterFunc(time.Minute, func() { here.Store(true) })
 		sub, err := client.Subscribe(t.Context(), nil, carillon.SubscribeOptions{RetryFirst: true})
 		if err != nil {
 			t.Fatal(err)
@@ -590,12 +603,12 @@ func TestSilenceIsNoticed(t *testing.T) {
 		sub := subscribe(t, f.client(carillon.Options{}), carillon.SubscribeOptions{OnDisconnect: r.add})
 		defer sub.Close()
 		quiet(t, sub, 34*time.Second)
-		if len(r.errs) != 0 {
-			t.Fatalf("gave up too early: %v", r.errs)
+		if errs, _ := r.all(); len(errs) != 0 {
+			t.Fatalf("gave up too early: %v", errs)
 		}
 		quiet(t, sub, time.Minute)
-		if len(r.errs) != 1 || !strings.Contains(r.errs[0].Error(), "silent for 35s") {
-			t.Fatalf("disconnects %v", r.errs)
+		if errs, _ := r.all(); len(errs) != 1 || !strings.Contains(errs[0].Error(), "silent for 35s") {
+			t.Fatalf("disconnects %v", errs)
 		}
 		wantNext(t, sub, f.publish("workflow.a")...)
 	})
@@ -759,8 +772,8 @@ func TestAnUnreadableFrameIsNotIgnored(t *testing.T) {
 		sub := subscribe(t, f.client(carillon.Options{}), carillon.SubscribeOptions{OnDisconnect: r.add})
 		defer sub.Close()
 		quiet(t, sub, time.Minute)
-		if len(r.errs) != 1 || r.errs[0].Code != carillon.CodeProtocol {
-			t.Errorf("disconnects %v", r.errs)
+		if errs, _ := r.all(); len(errs) != 1 || errs[0].Code != carillon.CodeProtocol {
+			t.Errorf("disconnects %v", errs)
 		}
 		wantNext(t, sub, f.publish("workflow.a")...)
 	})

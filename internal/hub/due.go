@@ -1,6 +1,10 @@
 package hub
 
-import "github.com/carillon-rt/carillon"
+import (
+	"time"
+
+	"github.com/carillon-rt/carillon"
+)
 
 // Member is a shard's handle on something that sends: a session. It is embedded
 // in its owner. A member that is due gets its turn in a round-robin of the
@@ -88,9 +92,18 @@ func (l *dueList) append(q *orgQueue) {
 	l.last = q
 }
 
-// serve gives up to n members their turn, one of each organization at a time.
-func (l *dueList) serve(n int) {
-	for ; n > 0 && l.first != nil; n-- {
+// serve gives members their turn, one of each organization at a time, for about
+// as long as the budget says.
+func (l *dueList) serve(budget time.Duration) {
+	if l.first == nil {
+		return
+	}
+	const most = 512 // members, should the clock stand still
+	end := time.Now().Add(budget)
+	for n := 0; l.first != nil; n++ {
+		if n == most || n > 0 && !time.Now().Before(end) {
+			return
+		}
 		q := l.first
 		if l.first = q.next; l.first == nil {
 			l.last = nil

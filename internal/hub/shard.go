@@ -8,9 +8,9 @@ import (
 	"github.com/carillon-rt/carillon"
 )
 
-// turnBudget is how many members a shard serves before it looks at its mailbox
+// turnBudget is how long a shard serves members before it looks at its mailbox
 // again.
-const turnBudget = 64
+const turnBudget = 500 * time.Microsecond
 
 // Shard is one goroutine that owns feeds and the sessions around them.
 type Shard struct {

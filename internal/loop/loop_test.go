@@ -29,6 +29,7 @@ type owner struct {
 	queue [][]byte // owned by its goroutine
 	last  bool
 	pulls int
+	ready func()
 }
 
 func newOwner(t *testing.T) *owner {
@@ -53,6 +54,9 @@ func (o *owner) Post(f func()) {
 	case <-o.quit:
 	}
 }
+
+// Due takes the turn at once.
+func (o *owner) Due() { o.ready() }
 
 func (o *owner) Pull(dst [][]byte) ([][]byte, bool) {
 	o.pulls++
@@ -96,6 +100,7 @@ func (h hidden) CloseWrite() error { return h.Conn.(*net.TCPConn).CloseWrite() }
 // serve makes a socket whose reader drains; gone is closed behind it.
 func serve(all *loop.Sockets, conn net.Conn, o *owner) (k *loop.Socket, gone chan struct{}) {
 	k, gone = new(loop.Socket), make(chan struct{})
+	o.ready = k.Ready
 	all.Init(k, conn, o)
 	all.Go(k, k.Drain, func() { close(gone) })
 	return k, gone
@@ -275,6 +280,7 @@ func TestCloseWaitsNoLongerThanItMay(t *testing.T) {
 	all := new(loop.Sockets)
 	ours, _ := pair(t)
 	k, hold := new(loop.Socket), make(chan struct{})
+	o.ready = k.Ready
 	all.Init(k, ours, o)
 	all.Go(k, func() { <-hold }, func() {})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -294,6 +300,7 @@ func TestAPortWritesWhereItIsTold(t *testing.T) {
 	w := &writer{ended: make(chan error, 1)}
 	var p loop.Port
 	work := make(chan func(), 1)
+	o.ready = p.Ready
 	p.Init(o, w, func(f func()) { work <- f })
 	o.Post(func() { o.queue = append(o.queue, []byte("a"), []byte("b")); p.Ready(); p.Ready() })
 	f := <-work
@@ -312,6 +319,7 @@ func TestAPortThatFailedAsksForNothing(t *testing.T) {
 	o := newOwner(t)
 	w := &writer{ended: make(chan error, 1), err: os.ErrDeadlineExceeded}
 	var p loop.Port
+	o.ready = p.Ready
 	p.Init(o, w, nil)
 	o.Post(func() { o.queue = append(o.queue, []byte("x")); p.Ready() })
 	if err := <-w.ended; err == nil {

@@ -12,6 +12,10 @@ type Owner interface {
 	// Post runs f on the owner's goroutine. It may be called from anywhere and
 	// does not block.
 	Post(f func())
+
+	// Due asks for a turn: the owner calls Ready when the port's turn has come.
+	// It is called on the owner's goroutine.
+	Due()
 }
 
 // Writer is where the bytes of a port go. Its methods are called one at a time.
@@ -105,7 +109,7 @@ func (p *Port) written() {
 		p.release()
 		return
 	}
-	p.next()
+	p.owner.Due()
 }
 
 // spare holds lists of buffers, so that idle ports hold none.

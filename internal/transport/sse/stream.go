@@ -39,6 +39,9 @@ func (c *stream) Pull(dst [][]byte) ([][]byte, bool) { return c.session.Pull(dst
 // Post is called by the port.
 func (c *stream) Post(f func()) { c.session.Post(f) }
 
+// Due is called by the port.
+func (c *stream) Due() { c.session.Due() }
+
 // taken is a stream on a connection of its own.
 type taken struct {
 	stream

@@ -48,6 +48,9 @@ func (c *conn) Pull(dst [][]byte) ([][]byte, bool) { return c.session.Pull(dst, 
 // Post is called by the port.
 func (c *conn) Post(f func()) { c.session.Post(f) }
 
+// Due is called by the port.
+func (c *conn) Due() { c.session.Due() }
+
 // read takes the client's messages, one after the other, to the end.
 func (c *conn) read(s *session.Session) {
 	c.resumed = make(chan struct{}, 1)

@@ -12,7 +12,7 @@ const (
 	RoleAdmin     Role = "admin"     // also manages
 )
 
-// Permissions, when a token has them, decide alone: a missing list grants
+// Permissions decide alone when a token has them: a missing list grants
 // nothing. The role still decides management.
 type Permissions struct {
 	Subscribe []Pattern

@@ -80,7 +80,7 @@ type Draft struct {
 	Type string
 
 	// Data is the payload. It is written by encoding/json; a json.RawMessage is
-	// sent as it is, nil sends none.
+	// sent as it is, nil is null.
 	Data any
 
 	// Subject is the entity the event is about, or "".
@@ -120,7 +120,7 @@ func NewID() string { return rand.Text() }
 // draftJSON is a draft on the wire.
 type draftJSON struct {
 	Type      string     `json:"type"`
-	Data      any        `json:"data,omitempty"`
+	Data      any        `json:"data"`
 	Subject   string     `json:"subject,omitempty"`
 	Time      *time.Time `json:"time,omitempty"`
 	ID        string     `json:"id,omitempty"`

@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/carillon-rt/carillon/clients/go"
+	carillon "github.com/carillon-rt/carillon/clients/go"
 )
 
 func Example() {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -19,7 +20,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/carillon-rt/carillon/clients/go"
+	carillon "github.com/carillon-rt/carillon/clients/go"
 )
 
 // fake is a small server that speaks the protocol as far as this client needs
@@ -363,9 +364,7 @@ func (c *fakeConn) event(i int) {
 
 func (c *fakeConn) subscribed(frame map[string]any, cursor string, more map[string]any) {
 	answer := map[string]any{"type": "subscribed", "ref": frame["ref"], "patterns": frame["patterns"], "cursor": cursor}
-	for k, v := range more {
-		answer[k] = v
-	}
+	maps.Copy(answer, more)
 	c.send(answer)
 }
 

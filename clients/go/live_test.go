@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/carillon-rt/carillon/clients/go"
+	carillon "github.com/carillon-rt/carillon/clients/go"
 )
 
 // live is a client of the server at CARILLON_URL; `carillon dev --env-file`

@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/carillon-rt/carillon/clients/go"
+	carillon "github.com/carillon-rt/carillon/clients/go"
 )
 
 func TestPublishSendsDraftsAsTheyAre(t *testing.T) {
@@ -34,8 +34,8 @@ func TestPublishSendsDraftsAsTheyAre(t *testing.T) {
 			t.Errorf("receipts %v", receipts)
 		}
 		want := `[{"type":"order.created","data":{"b":1.50,"a":"<&>"},"subject":"o-1","time":"2025-07-09T10:30:00Z","id":"mine","to":{"user":"alice"}},` +
-			`{"type":"order.paid","id":"x","to":{"room":"ops"},"ephemeral":true},` +
-			`{"type":"order.sent","id":"y","to":{"users":["a","b"]}}]`
+			`{"type":"order.paid","data":null,"id":"x","to":{"room":"ops"},"ephemeral":true},` +
+			`{"type":"order.sent","data":null,"id":"y","to":{"users":["a","b"]}}]`
 		if got := f.seen()[0]; got.body != want || got.auth != "Bearer ck_fake" {
 			t.Errorf("sent %s\nwant %s", got.body, want)
 		}

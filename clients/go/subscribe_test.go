@@ -17,7 +17,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/carillon-rt/carillon/clients/go"
+	carillon "github.com/carillon-rt/carillon/clients/go"
 )
 
 // retries collects OnDisconnect.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carillon-rt/carillon"
 	client "github.com/carillon-rt/carillon/clients/go"
 )
 
@@ -22,7 +23,7 @@ type PublishCmd struct {
 	What string `arg:"" optional:"" help:"An event type; or '-' for NDJSON on standard input, one event's data a line." placeholder:"TYPE|-"`
 
 	Type    string   `help:"The event type; with --type-field, what comes before the field's value." placeholder:"TYPE"`
-	Data    string   `help:"The data: JSON, or @FILE." default:"null" placeholder:"JSON"`
+	Data    string   `help:"The data: JSON, @FILE, or '-' for standard input." default:"null" placeholder:"JSON"`
 	Subject string   `help:"What the event is about." placeholder:"TEXT"`
 	ID      string   `help:"Your own id, which makes publishing it twice harmless." name:"id" placeholder:"ID"`
 	ToUser  []string `help:"Only to this user (repeatable)." name:"to-user" placeholder:"USER"`
@@ -44,20 +45,27 @@ const (
 
 // Run publishes.
 func (c *PublishCmd) Run(ctx context.Context, std *IO) error {
-	cl, err := c.client(false)
+	patient, err := c.client(false, 0)
 	if err != nil {
 		return err
 	}
-	p := &publisher{cmd: c, client: cl, std: std, began: time.Now()}
+	first, err := c.client(false, -1)
+	if err != nil {
+		return err
+	}
+	p := &publisher{cmd: c, first: first, patient: patient, std: std, began: time.Now()}
 	if c.What == "-" || c.What == "" && (c.TypeField != "" || c.SubjectField != "") {
 		if c.Type == "" && c.TypeField == "" {
 			return hint(errors.New("the lines have no type"), "give --type for all, or --type-field for the field that has it")
+		}
+		if c.ID != "" || c.Data != "null" {
+			return errors.New("--id and --data are for one event; every line is an event with its own data")
 		}
 		err = p.lines(ctx, std.In)
 		p.report(true)
 		return c.explain(err)
 	}
-	draft, err := c.draft()
+	draft, err := c.draft(std.In)
 	if err != nil {
 		return err
 	}
@@ -68,7 +76,7 @@ func (c *PublishCmd) Run(ctx context.Context, std *IO) error {
 }
 
 // draft is the one event of the flags.
-func (c *PublishCmd) draft() (client.Draft, error) {
+func (c *PublishCmd) draft(in io.Reader) (client.Draft, error) {
 	typ := c.What
 	if typ == "" {
 		typ = c.Type
@@ -81,32 +89,43 @@ func (c *PublishCmd) draft() (client.Draft, error) {
 	if c.TypeField != "" || c.SubjectField != "" || c.SkipBad {
 		return client.Draft{}, hint(errors.New("--type-field, --subject-field and --skip-bad are for NDJSON"), "put '-' instead of the type")
 	}
-	data := []byte(c.Data)
+	data, err := []byte(c.Data), error(nil)
 	if name, ok := strings.CutPrefix(c.Data, "@"); ok {
-		var err error
-		if data, err = os.ReadFile(name); err != nil {
-			return client.Draft{}, err
+		data, err = os.ReadFile(name)
+	} else if c.Data == "-" {
+		data, err = io.ReadAll(io.LimitReader(in, maxLine+1))
+		if len(data) > maxLine {
+			err = fmt.Errorf("standard input is longer than %d bytes", maxLine)
 		}
+	}
+	if err != nil {
+		return client.Draft{}, err
 	}
 	if !json.Valid(data) {
 		return client.Draft{}, hint(errors.New("the data is not JSON"), `text needs quotes of its own: --data '"text"'`)
 	}
-	return client.Draft{Type: typ, Data: json.RawMessage(data), Subject: c.Subject, ID: c.ID, To: client.Audience{Users: c.ToUser}}, nil
+	id := c.ID
+	if id == "" {
+		id = client.NewID()
+	}
+	return client.Draft{Type: typ, Data: json.RawMessage(data), Subject: c.Subject, ID: id, To: client.Audience{Users: c.ToUser}}, nil
 }
 
 // publisher sends batches, one after the other, so that the order is kept.
 type publisher struct {
-	cmd    *PublishCmd
-	client *client.Client
-	std    *IO
-	began  time.Time
+	cmd     *PublishCmd
+	first   *client.Client // makes one attempt, so that no server at all is said at once
+	patient *client.Client // waits for a server that was there
+	std     *IO
+	began   time.Time
 
+	reached bool // first has had an answer
 	events, duplicates, skipped int
 	shown                       time.Time
 }
 
 func (p *publisher) publish(ctx context.Context, drafts []client.Draft) error {
-	receipts, err := p.client.Publish(ctx, drafts...)
+	receipts, err := p.send(ctx, drafts)
 	if err != nil {
 		return err
 	}
@@ -127,6 +146,20 @@ func (p *publisher) publish(ctx context.Context, drafts []client.Draft) error {
 	}
 	p.report(false)
 	return nil
+}
+
+// send may send the drafts twice; their ids make that harmless.
+func (p *publisher) send(ctx context.Context, drafts []client.Draft) ([]client.Receipt, error) {
+	if !p.reached {
+		receipts, err := p.first.Publish(ctx, drafts...)
+		var e *client.Error
+		if !errors.As(err, &e) || !e.Retryable || e.Status == 0 {
+			p.reached = err == nil
+			return receipts, err
+		}
+		p.reached = true // it only asks to wait
+	}
+	return p.patient.Publish(ctx, drafts...)
 }
 
 // report says how far it is: at the end, and on a terminal now and then.
@@ -158,75 +191,59 @@ func terminal(w io.Writer) bool {
 	return err == nil && st.Mode()&os.ModeCharDevice != 0
 }
 
-// read is one line of the input, or its end.
-type read struct {
-	line []byte
-	err  error
+// line is one line of the input, and the event it makes.
+type line struct {
+	number int
+	text   []byte
+	draft  client.Draft
+	err    error // the line cannot be an event
 }
 
-// lines publishes an event for every line, in batches of what has come.
+// lines publishes an event for every line, in batches of what has come. It
+// holds one batch and one line.
 func (p *publisher) lines(ctx context.Context, in io.Reader) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ch := make(chan read, publishLines)
+	ch := make(chan line)
+	failed := make(chan error, 1)
 	go func() { // ends with the input; a blocked read of standard input ends with the program
-		defer close(ch)
-		sc := bufio.NewScanner(in)
-		sc.Buffer(make([]byte, 64<<10), maxLine)
-		for sc.Scan() {
+		failed <- readLines(in, func(l line) bool {
 			select {
-			case ch <- read{line: bytes.Clone(sc.Bytes())}:
+			case ch <- l:
+				return true
 			case <-ctx.Done():
-				return
+				return false
 			}
-		}
-		err := sc.Err()
-		if errors.Is(err, bufio.ErrTooLong) {
-			err = fmt.Errorf("longer than %d bytes", maxLine)
-		}
-		select {
-		case ch <- read{err: err}:
-		case <-ctx.Done():
-		}
+		})
+		close(ch)
 	}()
-	var batch []client.Draft
-	size, number := 0, 0
+	var batch []line
+	size := 0
 	var due <-chan time.Time
 	flush := func() error {
-		if len(batch) == 0 {
-			return nil
-		}
-		err := p.publish(ctx, batch)
+		err := p.batch(ctx, batch)
 		batch, size, due = batch[:0], 0, nil
 		return err
 	}
 	for {
 		select {
-		case r, ok := <-ch:
-			if !ok || r.line == nil {
-				if r.err != nil {
-					r.err = fmt.Errorf("line %d: %w", number+1, r.err)
-				}
-				return errors.Join(flush(), r.err)
+		case l, ok := <-ch:
+			if !ok {
+				return errors.Join(flush(), <-failed)
 			}
-			number++
-			if len(bytes.TrimSpace(r.line)) == 0 {
-				continue
+			if l.err == nil {
+				l.draft, l.err = p.cmd.event(l.text)
 			}
-			d, err := p.cmd.event(r.line)
-			if err != nil {
-				err = fmt.Errorf("line %d: %w", number, err)
-				if !p.cmd.SkipBad {
+			if l.err != nil {
+				if err := p.bad(l, l.err); err != nil {
 					return errors.Join(flush(), err)
 				}
-				p.skipped++
-				fmt.Fprintf(p.std.Err, "carillon: %v; left out\n", err)
 				continue
 			}
-			if batch = append(batch, d); len(batch) == 1 {
+			if batch = append(batch, l); len(batch) == 1 {
 				due = time.After(publishWait)
 			}
-			if size += len(r.line); len(batch) == publishLines || size >= publishBytes {
+			if size += len(l.text); len(batch) == publishLines || size >= publishBytes {
 				if err := flush(); err != nil {
 					return err
 				}
@@ -236,7 +253,79 @@ func (p *publisher) lines(ctx context.Context, in io.Reader) error {
 				return err
 			}
 		case <-ctx.Done():
-			return ctx.Err()
+			return errors.New("interrupted")
+		}
+	}
+}
+
+// batch publishes lines. The server takes a batch whole or not at all, so where
+// it is refused for one event, the halves find which.
+func (p *publisher) batch(ctx context.Context, lines []line) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	drafts := make([]client.Draft, len(lines))
+	for i := range lines {
+		drafts[i] = lines[i].draft
+	}
+	err := p.publish(ctx, drafts)
+	var e *client.Error
+	if !errors.As(err, &e) || e.Code != client.CodeBadRequest && e.Code != client.CodeTooLarge {
+		return err
+	}
+	if len(lines) == 1 {
+		return p.bad(lines[0], errors.New(strings.TrimPrefix(e.Message, "event 0: ")))
+	}
+	if err := p.batch(ctx, lines[:len(lines)/2]); err != nil {
+		return err
+	}
+	return p.batch(ctx, lines[len(lines)/2:])
+}
+
+// bad is a line that cannot be an event: the end, unless such lines are left out.
+func (p *publisher) bad(l line, err error) error {
+	err = fmt.Errorf("line %d: %w", l.number, err)
+	if !p.cmd.SkipBad {
+		return hint(err, "the lines before it are published; --skip-bad leaves such lines out")
+	}
+	p.skipped++
+	fmt.Fprintf(p.std.Err, "carillon: %v; left out\n", err)
+	return nil
+}
+
+// readLines hands on each line that is not blank, until the input ends or each
+// returns false. Of a line that is too long it keeps nothing.
+func readLines(in io.Reader, each func(line) bool) error {
+	r := bufio.NewReaderSize(in, 64<<10)
+	for number := 1; ; number++ {
+		l := line{number: number}
+		for {
+			part, err := r.ReadSlice('\n')
+			if len(l.text)+len(part) > maxLine {
+				l.text, l.err = nil, fmt.Errorf("longer than %d bytes", maxLine)
+			}
+			if l.err == nil {
+				l.text = append(l.text, part...)
+			}
+			if err == nil {
+				break
+			}
+			if errors.Is(err, bufio.ErrBufferFull) {
+				continue
+			}
+			if l.text = bytes.TrimSpace(l.text); len(l.text) > 0 || l.err != nil {
+				each(l)
+			}
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		if l.text = bytes.TrimSpace(l.text); len(l.text) == 0 && l.err == nil {
+			continue
+		}
+		if !each(l) {
+			return nil
 		}
 	}
 }
@@ -246,7 +335,7 @@ func (c *PublishCmd) event(line []byte) (client.Draft, error) {
 	if !json.Valid(line) {
 		return client.Draft{}, errors.New("not JSON")
 	}
-	d := client.Draft{Type: c.Type, Subject: c.Subject, Data: json.RawMessage(line), To: client.Audience{Users: c.ToUser}}
+	d := client.Draft{Type: c.Type, Subject: c.Subject, Data: json.RawMessage(line), ID: client.NewID(), To: client.Audience{Users: c.ToUser}}
 	if c.TypeField == "" && c.SubjectField == "" {
 		return d, nil
 	}
@@ -263,13 +352,18 @@ func (c *PublishCmd) event(line []byte) (client.Draft, error) {
 			d.Type += "."
 		}
 		d.Type += typeOf(value)
+		if _, err := carillon.ParseType(d.Type); err != nil {
+			return d, errors.New(carillon.AsError(err).Message)
+		}
 	}
 	if c.SubjectField != "" {
 		value, err := text(fields, c.SubjectField)
 		if err != nil {
 			return d, err
 		}
-		d.Subject = value
+		if value != "" {
+			d.Subject = value
+		}
 	}
 	return d, nil
 }

@@ -14,9 +14,10 @@ type Remote struct {
 	Token string `help:"A token, for a user." env:"CARILLON_TOKEN" placeholder:"TOKEN"`
 }
 
-// client makes a client. With both credentials at hand, preferToken decides.
-func (r *Remote) client(preferToken bool) (*client.Client, error) {
-	o := client.Options{URL: r.URL}
+// client makes a client; retries is Options.Retries. With both credentials at
+// hand, preferToken decides.
+func (r *Remote) client(preferToken bool, retries int) (*client.Client, error) {
+	o := client.Options{URL: r.URL, Retries: retries}
 	switch {
 	case r.Token != "" && (preferToken || r.Key == ""):
 		o.Token = r.Token
@@ -35,10 +36,10 @@ func (r *Remote) explain(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	switch e.Code {
-	case client.CodeNetwork:
+	if e.Code == client.CodeNetwork {
 		return hint(err, "is a server running at %s? `carillon dev` starts one; --url or CARILLON_URL names another", r.URL)
-	case client.CodeUnauthenticated:
+	}
+	if e.Code == client.CodeUnauthenticated {
 		return hint(err, "is the credential this server's, and still good? `carillon dev` prints new ones when it starts")
 	}
 	return err

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	client "github.com/carillon-rt/carillon/clients/go"
 )
@@ -23,7 +26,7 @@ type TailCmd struct {
 
 // Run prints until the limit, or until it is interrupted.
 func (c *TailCmd) Run(ctx context.Context, std *IO) error {
-	cl, err := c.client(true)
+	cl, err := c.client(true, 0)
 	if err != nil {
 		return err
 	}
@@ -48,7 +51,7 @@ func (c *TailCmd) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return c.explain(err)
 	}
-	defer sub.Close()
+	defer func() { _ = sub.Close() }() // the end is already decided
 	for n := 0; c.Limit == 0 || n < c.Limit; n++ {
 		e, err := sub.Next(ctx)
 		if err != nil {
@@ -81,6 +84,28 @@ func printEvent(std *IO, e client.Event) error {
 	if e.Direct {
 		line += "  direct"
 	}
-	_, err := fmt.Fprintf(std.Out, "%s  %s\n", line, e.Data)
+	_, err := fmt.Fprintf(std.Out, "%s  %s\n", line, visible(string(e.Data)))
 	return err
+}
+
+// visible escapes what could steer a terminal or hide text in it. JSON itself
+// lets through all but the first 32 control characters.
+func visible(s string) string {
+	hidden := func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }
+	if strings.IndexFunc(s, hidden) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case !hidden(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			hi, lo := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, hi, lo)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }

@@ -71,38 +71,69 @@ func TestTokenBecomesPrincipal(t *testing.T) {
 		token string
 		want  carillon.Principal
 	}{
-		"the least": {sign(`{"sub":"alice","org":"demo","exp":` + exp + `}`),
-			carillon.Principal{Org: "demo", User: "alice", Role: carillon.RoleMember, Expires: end}},
-		"everything": {sign(`{"sub":"alice","org":"demo","exp":` + exp + `,"nbf":1,"iat":"whenever","jti":7,"role":"admin","extra":{"a":[1]},
+		"the least": {
+			sign(`{"sub":"alice","org":"demo","exp":` + exp + `}`),
+			carillon.Principal{Org: "demo", User: "alice", Role: carillon.RoleMember, Expires: end},
+		},
+		"everything": {
+			sign(`{"sub":"alice","org":"demo","exp":` + exp + `,"nbf":1,"iat":"whenever","jti":7,"role":"admin","extra":{"a":[1]},
 			"permissions":{"subscribe":["orders.*","a.**"],"publish":["a.b"],"rooms":["ops","team-*"]}}`),
 			carillon.Principal{Org: "demo", User: "alice", Role: carillon.RoleAdmin, Expires: end, Permissions: &carillon.Permissions{
-				Subscribe: []carillon.Pattern{"orders.*", "a.>"}, Publish: []carillon.Pattern{"a.b"}, Rooms: []string{"ops", "team-*"}}}},
-		"permissions without lists grant nothing": {sign(`{"sub":"a","org":"demo","exp":` + exp + `,"permissions":{}}`),
-			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end, Permissions: &carillon.Permissions{}}},
-		"any UTF-8 is a user": {sign(`{"sub":"Ælf \u00e9 \ud83d\ude00","org":"demo","exp":` + exp + `}`),
-			carillon.Principal{Org: "demo", User: "Ælf é 😀", Role: carillon.RoleMember, Expires: end}},
-		"an escaped name is the same name": {sign(`{"\u0073ub":"a","org":"demo","exp":` + exp + `}`),
-			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end}},
-		"the secret before the rotation": {forge(sha256.New, rotated, hs256, `{"sub":"a","org":"demo","exp":`+exp+`}`),
-			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end}},
-		"a named issuer, its claim, its aud": {forge(sha256.New, acme, hs256, `{"iss":"acme","aud":"carillon","sub":"a","https://acme.example/org":"acme","org":7,"exp":`+exp+`}`),
-			carillon.Principal{Org: "acme", User: "a", Role: carillon.RoleMember, Expires: end}},
-		"aud in a list": {forge(sha256.New, acme, hs256, `{"iss":"acme","aud":["x","carillon"],"sub":"a","https://acme.example/org":"acme","exp":`+exp+`}`),
-			carillon.Principal{Org: "acme", User: "a", Role: carillon.RoleMember, Expires: end}},
-		"aud where the issuer has none is not looked at": {sign(`{"aud":7,"sub":"a","org":"demo","exp":` + exp + `}`),
-			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end}},
-		"exp with a fraction": {sign(`{"sub":"a","org":"demo","exp":1.80000060025e9}`),
-			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end.Add(250 * time.Millisecond)}},
-		"exp in the leeway": {sign(`{"sub":"a","org":"demo","exp":1799999971}`),
-			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: time.Unix(1_800_000_001, 0)}},
-		"nbf in the leeway": {sign(`{"sub":"a","org":"demo","nbf":1800000030,"exp":` + exp + `}`),
-			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end}},
-		"header in another order, no typ": {forge(sha256.New, secret, ` { "kid" : "x" , "alg" : "HS256" } `, ` { "sub" : "a" , "org" : "demo" , "exp" : `+exp+` } `),
-			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end}},
-		"typ of an access token": {forge(sha256.New, secret, `{"alg":"HS256","typ":"application/at+JWT"}`, `{"sub":"a","org":"demo","exp":`+exp+`}`),
-			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end}},
-		"keys in the header are not looked at": {forge(sha256.New, secret, `{"alg":"HS256","jwk":{"kty":"oct","k":"AAAA"},"jku":"https://evil.example/","x5u":"x","x5c":[],"kid":"../../dev/null"}`, `{"sub":"a","org":"demo","exp":`+exp+`}`),
-			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end}},
+				Subscribe: []carillon.Pattern{"orders.*", "a.>"}, Publish: []carillon.Pattern{"a.b"}, Rooms: []string{"ops", "team-*"},
+			}},
+		},
+		"permissions without lists grant nothing": {
+			sign(`{"sub":"a","org":"demo","exp":` + exp + `,"permissions":{}}`),
+			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end, Permissions: &carillon.Permissions{}},
+		},
+		"any UTF-8 is a user": {
+			sign(`{"sub":"Ælf \u00e9 \ud83d\ude00","org":"demo","exp":` + exp + `}`),
+			carillon.Principal{Org: "demo", User: "Ælf é 😀", Role: carillon.RoleMember, Expires: end},
+		},
+		"an escaped name is the same name": {
+			sign(`{"\u0073ub":"a","org":"demo","exp":` + exp + `}`),
+			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end},
+		},
+		"the secret before the rotation": {
+			forge(sha256.New, rotated, hs256, `{"sub":"a","org":"demo","exp":`+exp+`}`),
+			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end},
+		},
+		"a named issuer, its claim, its aud": {
+			forge(sha256.New, acme, hs256, `{"iss":"acme","aud":"carillon","sub":"a","https://acme.example/org":"acme","org":7,"exp":`+exp+`}`),
+			carillon.Principal{Org: "acme", User: "a", Role: carillon.RoleMember, Expires: end},
+		},
+		"aud in a list": {
+			forge(sha256.New, acme, hs256, `{"iss":"acme","aud":["x","carillon"],"sub":"a","https://acme.example/org":"acme","exp":`+exp+`}`),
+			carillon.Principal{Org: "acme", User: "a", Role: carillon.RoleMember, Expires: end},
+		},
+		"aud where the issuer has none is not looked at": {
+			sign(`{"aud":7,"sub":"a","org":"demo","exp":` + exp + `}`),
+			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end},
+		},
+		"exp with a fraction": {
+			sign(`{"sub":"a","org":"demo","exp":1.80000060025e9}`),
+			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end.Add(250 * time.Millisecond)},
+		},
+		"exp in the leeway": {
+			sign(`{"sub":"a","org":"demo","exp":1799999971}`),
+			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: time.Unix(1_800_000_001, 0)},
+		},
+		"nbf in the leeway": {
+			sign(`{"sub":"a","org":"demo","nbf":1800000030,"exp":` + exp + `}`),
+			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end},
+		},
+		"header in another order, no typ": {
+			forge(sha256.New, secret, ` { "kid" : "x" , "alg" : "HS256" } `, ` { "sub" : "a" , "org" : "demo" , "exp" : `+exp+` } `),
+			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end},
+		},
+		"typ of an access token": {
+			forge(sha256.New, secret, `{"alg":"HS256","typ":"application/at+JWT"}`, `{"sub":"a","org":"demo","exp":`+exp+`}`),
+			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end},
+		},
+		"keys in the header are not looked at": {
+			forge(sha256.New, secret, `{"alg":"HS256","jwk":{"kty":"oct","k":"AAAA"},"jku":"https://evil.example/","x5u":"x","x5c":[],"kid":"../../dev/null"}`, `{"sub":"a","org":"demo","exp":`+exp+`}`),
+			carillon.Principal{Org: "demo", User: "a", Role: carillon.RoleMember, Expires: end},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := a.VerifyToken(tc.token)
@@ -328,8 +359,10 @@ func TestOpenDirectoryMakesOrganizationsOnlyForGoodTokens(t *testing.T) {
 
 func TestSignedTokensVerify(t *testing.T) {
 	a := newAuth(t)
-	c := auth.Claims{User: "a <b>", Org: "demo", Role: carillon.RolePublisher, Expires: now.Add(time.Hour),
-		Permissions: &carillon.Permissions{Subscribe: []carillon.Pattern{"a.>"}}}
+	c := auth.Claims{
+		User: "a <b>", Org: "demo", Role: carillon.RolePublisher, Expires: now.Add(time.Hour),
+		Permissions: &carillon.Permissions{Subscribe: []carillon.Pattern{"a.>"}},
+	}
 	token, err := auth.Sign(secret, c)
 	if err != nil {
 		t.Fatal(err)

@@ -70,7 +70,7 @@ func (c *child) waitFor(ctx context.Context, path string, need ...string) (map[s
 		}
 		select {
 		case <-c.exited:
-			return nil, fmt.Errorf("bench: %s ended before it was ready: %v\n%s", c.name, c.err, c.tail())
+			return nil, fmt.Errorf("bench: %s ended before it was ready: %w\n%s", c.name, c.err, c.tail())
 		case <-ctx.Done():
 			return nil, fmt.Errorf("bench: %s is not ready: %w\n%s", c.name, context.Cause(ctx), c.tail())
 		case <-look.C:

@@ -99,7 +99,7 @@ func broadcast(ctl io.Reader, fds []int32) error {
 	var msg []byte
 	for {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return nil // the client is done
+			return nil //nolint:nilerr // the client is done
 		}
 		to, size := binary.BigEndian.Uint32(head[:]), int(binary.BigEndian.Uint32(head[4:]))
 		if size > maxFrame {
@@ -110,7 +110,7 @@ func broadcast(ctl io.Reader, fds []int32) error {
 		}
 		msg = msg[:size]
 		if _, err := io.ReadFull(r, msg); err != nil {
-			return nil
+			return nil //nolint:nilerr // as above
 		}
 		if to != toAll {
 			if int(to) < len(fds) {
@@ -129,12 +129,12 @@ func broadcast(ctl io.Reader, fds []int32) error {
 func writeAll(fd int, b []byte) {
 	for len(b) > 0 {
 		n, err := unix.Write(fd, b)
-		switch {
-		case err == nil:
+		switch err {
+		case nil:
 			b = b[n:]
-		case err == unix.EAGAIN:
+		case unix.EAGAIN:
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 1000)
-		case err == unix.EINTR:
+		case unix.EINTR:
 		default:
 			return
 		}

@@ -144,7 +144,7 @@ func newLoop(c *clock, stop *atomic.Bool) (*loop, error) {
 	l.buf = make([]byte, readBuffer)
 	l.poll = func(fd uintptr) bool {
 		l.ready, l.waitErr = unix.EpollWait(int(fd), l.events, 0)
-		return l.ready > 0 || l.waitErr != nil && l.waitErr != unix.EINTR
+		return l.ready > 0 || l.waitErr != nil && !errors.Is(l.waitErr, unix.EINTR)
 	}
 	return l, nil
 }
@@ -182,7 +182,7 @@ func (l *loop) hangUp(c *conn) {
 func (l *loop) run(done func(now int64) bool) error {
 	for {
 		now := l.clock.now()
-		if err := l.dialMore(now); err != nil {
+		if err := l.dialMore(); err != nil {
 			return err
 		}
 		l.pump(now)
@@ -221,7 +221,7 @@ func (l *loop) wait(now int64) error {
 	}
 	if l.blocking {
 		for {
-			if l.ready, l.waitErr = unix.EpollWait(l.epfd, l.events[:16], -1); l.waitErr != unix.EINTR {
+			if l.ready, l.waitErr = unix.EpollWait(l.epfd, l.events[:16], -1); !errors.Is(l.waitErr, unix.EINTR) {
 				break
 			}
 		}
@@ -234,9 +234,9 @@ func (l *loop) wait(now int64) error {
 	return nil
 }
 
-func (l *loop) dialMore(now int64) error {
+func (l *loop) dialMore() error {
 	for l.next < len(l.conns) && l.flight < l.size {
-		if err := l.dial(l.next, now); err != nil {
+		if err := l.dial(l.next); err != nil {
 			return err
 		}
 		l.next++
@@ -244,7 +244,7 @@ func (l *loop) dialMore(now int64) error {
 	return nil
 }
 
-func (l *loop) dial(i int, now int64) error {
+func (l *loop) dial(i int) error {
 	c := &l.conns[i]
 	family := unix.AF_INET
 	if c.addr.Addr().Is6() {
@@ -262,7 +262,7 @@ func (l *loop) dial(i int, now int64) error {
 		return err
 	}
 	err = unix.Connect(fd, sockaddr(c.addr))
-	if err != nil && err != unix.EINPROGRESS {
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return fmt.Errorf("bench: connection %d: %w", i, err)
 	}
 	// On this machine it is connected by now though connect says it is in progress;
@@ -420,7 +420,7 @@ func (l *loop) readable(i int, c *conn) (now int64) {
 	b := l.buf[:kept+n]
 	taken := 0
 	for c.state != gone {
-		size := 0
+		var size int
 		switch {
 		case c.kind == publisher:
 			size = l.answer(i, c, b[taken:], now)

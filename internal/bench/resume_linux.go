@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -20,7 +19,7 @@ const (
 	arrayBytes  = 4 << 20 // of one request when publishing what will be missed
 )
 
-func (r *rig) resume(ctx context.Context, s *Resume) error {
+func (r *rig) resume(s *Resume) error {
 	p := &r.report.Params
 	p.add("clients", "", float64(s.Clients))
 	p.add("missed", "", float64(s.Missed))

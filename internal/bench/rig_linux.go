@@ -47,7 +47,7 @@ func Run(ctx context.Context, cfg Config, s Scenario) (rep *Report, err error) {
 	case *Many:
 		err = r.many(ctx, s)
 	case *Resume:
-		err = r.resume(ctx, s)
+		err = r.resume(s)
 	case *Idle:
 		err = r.idle(ctx, s)
 	default:

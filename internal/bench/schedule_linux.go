@@ -82,7 +82,7 @@ func (l *loop) pump(now int64) {
 		return
 	}
 	for len(s.idle) > 0 {
-		at := now
+		var at int64
 		switch {
 		case s.rate == 0:
 			if now >= s.until {

@@ -90,8 +90,7 @@ func TestExampleHasEverySetting(t *testing.T) {
 
 // paths lists the settings of the struct, [] for the elements of a list.
 func paths(typ reflect.Type, path string) (all []string) {
-	for i := range typ.NumField() {
-		f := typ.Field(i)
+	for f := range typ.Fields() {
 		key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		if !f.IsExported() {
 			continue
@@ -191,20 +190,34 @@ func TestProblemsSayWhereAndWhatWouldBeRight(t *testing.T) {
 		env        []string
 		want       []string // each is a line of the error, in order
 	}{
-		{name: "unknown key, a slip", file: "limits:\n  evnt_bytes: 1KB\n",
-			want: []string{"c.yaml:2: limits.evnt_bytes: unknown key; did you mean event_bytes?"}},
-		{name: "unknown key, other case", file: "Listen: :80\n",
-			want: []string{"c.yaml:1: Listen: unknown key; did you mean listen?"}},
-		{name: "unknown key, known elsewhere", file: "event_bytes: 1KB\n",
-			want: []string{"c.yaml:1: event_bytes: unknown key; did you mean limits.event_bytes?"}},
-		{name: "unknown key, nothing near", file: "log:\n  colour: red\n  zebra: 1\n",
-			want: []string{"c.yaml:2: log.colour: unknown key; log has level, format", "c.yaml:3: log.zebra: unknown key; log has level, format"}},
-		{name: "unknown key in a list", file: "orgs:\n- id: a\n  key: []\n",
-			want: []string{"c.yaml:3: orgs[0].key: unknown key; did you mean keys?"}},
-		{name: "key twice", file: "data: a\nlisten: :1\ndata: b\n",
-			want: []string{"c.yaml:3: data: is there twice, also on line 1"}},
-		{name: "not YAML", file: "listen: [\n",
-			want: []string{"c.yaml:1: not readable as YAML: "}},
+		{
+			name: "unknown key, a slip", file: "limits:\n  evnt_bytes: 1KB\n",
+			want: []string{"c.yaml:2: limits.evnt_bytes: unknown key; did you mean event_bytes?"},
+		},
+		{
+			name: "unknown key, other case", file: "Listen: :80\n",
+			want: []string{"c.yaml:1: Listen: unknown key; did you mean listen?"},
+		},
+		{
+			name: "unknown key, known elsewhere", file: "event_bytes: 1KB\n",
+			want: []string{"c.yaml:1: event_bytes: unknown key; did you mean limits.event_bytes?"},
+		},
+		{
+			name: "unknown key, nothing near", file: "log:\n  colour: red\n  zebra: 1\n",
+			want: []string{"c.yaml:2: log.colour: unknown key; log has level, format", "c.yaml:3: log.zebra: unknown key; log has level, format"},
+		},
+		{
+			name: "unknown key in a list", file: "orgs:\n- id: a\n  key: []\n",
+			want: []string{"c.yaml:3: orgs[0].key: unknown key; did you mean keys?"},
+		},
+		{
+			name: "key twice", file: "data: a\nlisten: :1\ndata: b\n",
+			want: []string{"c.yaml:3: data: is there twice, also on line 1"},
+		},
+		{
+			name: "not YAML", file: "listen: [\n",
+			want: []string{"c.yaml:1: not readable as YAML: "},
+		},
 		{name: "not a mapping", file: "- a\n", want: []string{"c.yaml:1: is a list; it takes keys with values: listen, ops"}},
 		{name: "two documents", file: "data: a\n---\ndata: b\n", want: []string{"c.yaml:2: the file has a second document"}},
 		{name: "no value", file: "listen:\n", want: []string{"c.yaml:1: listen: has no value; leave the line out for the default"}},
@@ -221,32 +234,60 @@ func TestProblemsSayWhereAndWhatWouldBeRight(t *testing.T) {
 		{name: "no number", file: "limits: {mailbox: 1.5}\n", want: []string{`c.yaml:1: limits.mailbox: "1.5" is not a whole number`}},
 		{name: "huge number", file: "limits: {mailbox: 99999999999999999999}\n", want: []string{`c.yaml:1: limits.mailbox: "99999999999999999999" is not a whole number`}},
 		{name: "no bool", file: "orgs: [{id: a, disabled: yes}]\n", want: []string{`c.yaml:1: orgs[0].disabled: "yes" is not true or false`}},
-		{name: "out of range", file: "limits:\n  mailbox: 0\n  event_bytes: 1B\n",
-			want: []string{"c.yaml:2: limits.mailbox: is 0; it is from 16 to 1048576", "c.yaml:3: limits.event_bytes: is 1B; it is from 256B to 8MiB"}},
-		{name: "environment", env: []string{"CARILLON_LIMITS_MAILBOX=0", "CARILLON_SSE_RETRY=x"},
-			want: []string{`CARILLON_SSE_RETRY: sse.retry: "x" is not a duration`, "CARILLON_LIMITS_MAILBOX: limits.mailbox: is 0"}},
-		{name: "unknown words", file: "engine: {kind: kafka, durability: some}\nlog: {level: loud, format: xml}\n",
-			want: []string{`c.yaml:1: engine.kind: "kafka" is not known; it is jetstream or memory`, `c.yaml:1: engine.durability: "some" is not known; it is strict or relaxed`,
-				`c.yaml:2: log.level: "loud" is not known; it is debug or info or warn or error`, `c.yaml:2: log.format: "xml" is not known; it is json or text`}},
-		{name: "addresses", file: "listen: '8080'\nops: {listen: 'a:b', hosts: ['https://x']}\n",
-			want: []string{`c.yaml:1: listen: "8080" is not host:port, like 127.0.0.1:8080 or :8080`, `c.yaml:2: ops.listen: "a:b" has no port`, `c.yaml:2: ops.hosts[0]: "https://x" is not a host name`}},
+		{
+			name: "out of range", file: "limits:\n  mailbox: 0\n  event_bytes: 1B\n",
+			want: []string{"c.yaml:2: limits.mailbox: is 0; it is from 16 to 1048576", "c.yaml:3: limits.event_bytes: is 1B; it is from 256B to 8MiB"},
+		},
+		{
+			name: "environment", env: []string{"CARILLON_LIMITS_MAILBOX=0", "CARILLON_SSE_RETRY=x"},
+			want: []string{`CARILLON_SSE_RETRY: sse.retry: "x" is not a duration`, "CARILLON_LIMITS_MAILBOX: limits.mailbox: is 0"},
+		},
+		{
+			name: "unknown words", file: "engine: {kind: kafka, durability: some}\nlog: {level: loud, format: xml}\n",
+			want: []string{
+				`c.yaml:1: engine.kind: "kafka" is not known; it is jetstream or memory`, `c.yaml:1: engine.durability: "some" is not known; it is strict or relaxed`,
+				`c.yaml:2: log.level: "loud" is not known; it is debug or info or warn or error`, `c.yaml:2: log.format: "xml" is not known; it is json or text`,
+			},
+		},
+		{
+			name: "addresses", file: "listen: '8080'\nops: {listen: 'a:b', hosts: ['https://x']}\n",
+			want: []string{`c.yaml:1: listen: "8080" is not host:port, like 127.0.0.1:8080 or :8080`, `c.yaml:2: ops.listen: "a:b" has no port`, `c.yaml:2: ops.hosts[0]: "https://x" is not a host name`},
+		},
 		{name: "same port", file: "listen: :8081\nops: {listen: ':8081'}\n", want: []string{"c.yaml:2: ops.listen: is the public port :8081 too"}},
-		{name: "relations", file: "engine: {retention: {age: 2m}}\nconnection: {max_idle: 2m}\npoll: {wait_default: 31s}\ndrain: {window: 1m}\nlimits: {event_bytes: 1MB, request_bytes: 500KB}\n",
-			want: []string{"c.yaml:1: engine.dedupe_window: is 5m, longer than events are kept (engine.retention.age, 2m)", "c.yaml:2: connection.dead_after: is 1m; it is more than connection.max_idle (2m)",
-				"c.yaml:3: poll.wait_default: is 31s, more than poll.wait_max (30s)", "c.yaml:4: drain.window: is 1m, longer than drain.deadline (30s)", "c.yaml:5: limits.event_bytes: is 1MB, more than a whole request may have (limits.request_bytes, 500KB)"}},
-		{name: "orgs", file: "orgs:\n- id: A\n- id: b\n- id: b\n  limits: {connections: -1}\n- {}\n",
-			want: []string{`c.yaml:2: orgs[0].id: org "A": only a–z`, "c.yaml:4: orgs[2].id: b is there twice", "c.yaml:5: orgs[2].limits.connections: is -1; it is 0 for no limit, or more", "c.yaml:6: orgs[3].id: an org is 1–64 characters"}},
-		{name: "keys", file: "orgs:\n- id: a\n  keys:\n  - ck_abc_def\n  - x\n  - k1:" + hash + "\n- id: b\n  keys: ['k1:" + hash + "', 'k2:" + hash[1:] + "']\n",
-			want: []string{"c.yaml:4: orgs[0].keys[0]: is an API key itself; put its hash line here", "c.yaml:5: orgs[0].keys[1]: is not a line <id>:<sha256 in hex>",
-				"c.yaml:8: orgs[1].keys[0]: key k1 is there twice, also at orgs[0].keys[2]", "c.yaml:8: orgs[1].keys[1]: is not a line"}},
-		{name: "issuers", file: "issuers:\n- orgs: ['*', a]\n  secrets: [short]\n- orgs: []\n  algorithm: none\n  org_claim: sub\n- issuer: x\n  orgs: ['*']\n  secret_env: NOT_SET\n- issuer: x\n  orgs: ['*']\n  secret_file: /no/such\n",
-			want: []string{"c.yaml:2: issuers[0].orgs[0]: * means all; it stands alone", `c.yaml:2: issuers[0].orgs[1]: "a" is not one of 'orgs'`, "c.yaml:3: issuers[0].secrets[0]: has 5 bytes; HS256 needs at least 32",
+		{
+			name: "relations", file: "engine: {retention: {age: 2m}}\nconnection: {max_idle: 2m}\npoll: {wait_default: 31s}\ndrain: {window: 1m}\nlimits: {event_bytes: 1MB, request_bytes: 500KB}\n",
+			want: []string{
+				"c.yaml:1: engine.dedupe_window: is 5m, longer than events are kept (engine.retention.age, 2m)", "c.yaml:2: connection.dead_after: is 1m; it is more than connection.max_idle (2m)",
+				"c.yaml:3: poll.wait_default: is 31s, more than poll.wait_max (30s)", "c.yaml:4: drain.window: is 1m, longer than drain.deadline (30s)", "c.yaml:5: limits.event_bytes: is 1MB, more than a whole request may have (limits.request_bytes, 500KB)",
+			},
+		},
+		{
+			name: "orgs", file: "orgs:\n- id: A\n- id: b\n- id: b\n  limits: {connections: -1}\n- {}\n",
+			want: []string{`c.yaml:2: orgs[0].id: org "A": only a–z`, "c.yaml:4: orgs[2].id: b is there twice", "c.yaml:5: orgs[2].limits.connections: is -1; it is 0 for no limit, or more", "c.yaml:6: orgs[3].id: an org is 1–64 characters"},
+		},
+		{
+			name: "keys", file: "orgs:\n- id: a\n  keys:\n  - ck_abc_def\n  - x\n  - k1:" + hash + "\n- id: b\n  keys: ['k1:" + hash + "', 'k2:" + hash[1:] + "']\n",
+			want: []string{
+				"c.yaml:4: orgs[0].keys[0]: is an API key itself; put its hash line here", "c.yaml:5: orgs[0].keys[1]: is not a line <id>:<sha256 in hex>",
+				"c.yaml:8: orgs[1].keys[0]: key k1 is there twice, also at orgs[0].keys[2]", "c.yaml:8: orgs[1].keys[1]: is not a line",
+			},
+		},
+		{
+			name: "issuers", file: "issuers:\n- orgs: ['*', a]\n  secrets: [short]\n- orgs: []\n  algorithm: none\n  org_claim: sub\n- issuer: x\n  orgs: ['*']\n  secret_env: NOT_SET\n- issuer: x\n  orgs: ['*']\n  secret_file: /no/such\n",
+			want: []string{
+				"c.yaml:2: issuers[0].orgs[0]: * means all; it stands alone", `c.yaml:2: issuers[0].orgs[1]: "a" is not one of 'orgs'`, "c.yaml:3: issuers[0].secrets[0]: has 5 bytes; HS256 needs at least 32",
 				"c.yaml:4: issuers[1].issuer: only one issuer can be without a name; issuers[0] is", "c.yaml:4: issuers[1]: has no secret; set secret_env, secret_file or secrets", "c.yaml:4: issuers[1].orgs: names nobody",
 				`c.yaml:5: issuers[1].algorithm: "none" is not supported; it is HS256`, "c.yaml:6: issuers[1].org_claim: sub means something else in a token",
-				"c.yaml:9: issuers[2].secret_env: NOT_SET is not set in the environment; set it to a secret of at least 32 bytes", `c.yaml:10: issuers[3].issuer: "x" is issuers[2] too`, "c.yaml:12: issuers[3].secret_file: stat /no/such: no such file"}},
-		{name: "origins", file: "origins:\n- '*'\n- 'null'\n- https://*.example\n- app.example\n- https://App.example/\n- http://a.example:80\n- https://a.example\n- http://[::1]:3000\n- https://u@a.example\n",
-			want: []string{`c.yaml:2: origins[0]: "*": there are no wildcards; list the origins one by one`, "c.yaml:3: origins[1]: null may be any page", "c.yaml:4: origins[2]: ", `c.yaml:5: origins[3]: "app.example" is not scheme://host`,
-				`c.yaml:6: origins[4]: "https://App.example/": browsers send this origin as https://app.example`, `c.yaml:7: origins[5]: "http://a.example:80": browsers send this origin as http://a.example`, `c.yaml:10: origins[8]: `}},
+				"c.yaml:9: issuers[2].secret_env: NOT_SET is not set in the environment; set it to a secret of at least 32 bytes", `c.yaml:10: issuers[3].issuer: "x" is issuers[2] too`, "c.yaml:12: issuers[3].secret_file: stat /no/such: no such file",
+			},
+		},
+		{
+			name: "origins", file: "origins:\n- '*'\n- 'null'\n- https://*.example\n- app.example\n- https://App.example/\n- http://a.example:80\n- https://a.example\n- http://[::1]:3000\n- https://u@a.example\n",
+			want: []string{
+				`c.yaml:2: origins[0]: "*": there are no wildcards; list the origins one by one`, "c.yaml:3: origins[1]: null may be any page", "c.yaml:4: origins[2]: ", `c.yaml:5: origins[3]: "app.example" is not scheme://host`,
+				`c.yaml:6: origins[4]: "https://App.example/": browsers send this origin as https://app.example`, `c.yaml:7: origins[5]: "http://a.example:80": browsers send this origin as http://a.example`, `c.yaml:10: origins[8]: `,
+			},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := config.Parse("c.yaml", []byte(tc.file), tc.env)

@@ -201,8 +201,8 @@ func keyOf(f reflect.StructField) string {
 
 func keysOf(t reflect.Type) []string {
 	var keys []string
-	for i := range t.NumField() {
-		if key := keyOf(t.Field(i)); key != "" {
+	for field := range t.Fields() {
+		if key := keyOf(field); key != "" {
 			keys = append(keys, key)
 		}
 	}
@@ -244,8 +244,7 @@ func hint(path, key string, t reflect.Type) string {
 // a list.
 func settings(t reflect.Type, path string) []string {
 	var all []string
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		key := keyOf(f)
 		if key == "" {
 			continue

@@ -80,8 +80,15 @@ var units = []struct {
 	name string
 	size Size
 }{
-	{"TiB", tib}, {"GiB", gib}, {"MiB", mib}, {"KiB", kib},
-	{"TB", tb}, {"GB", gb}, {"MB", mb}, {"KB", kb}, {"B", 1},
+	{"TiB", tib},
+	{"GiB", gib},
+	{"MiB", mib},
+	{"KiB", kib},
+	{"TB", tb},
+	{"GB", gb},
+	{"MB", mb},
+	{"KB", kb},
+	{"B", 1},
 }
 
 // N is the size as the rest of the program wants it.

@@ -403,7 +403,7 @@ func TestPagesTogetherAreTheWholeHistory(t *testing.T) {
 			}
 			events := make([]carillon.Event, n)
 			for j := range events {
-				events[j] = carillon.Event{Type: carillon.Type(typ), Data: []byte(fmt.Sprintf("%d.%d", i, j)), To: carillon.Audience{Users: to}}
+				events[j] = carillon.Event{Type: carillon.Type(typ), Data: fmt.Appendf(nil, "%d.%d", i, j), To: carillon.Audience{Users: to}}
 			}
 			l.add(org, events...)
 		}

@@ -126,7 +126,8 @@ func TestInboxBringsWhatIsSentToTheUserOnly(t *testing.T) {
 	all := n.read(t, org, now, -1, pattern(">"))
 	send := func(users ...string) []uint64 {
 		r, err := engine.AppendWait(context.Background(), n.engine.Open(org), []engine.Append{
-			{Event: &carillon.Event{Type: "note.sent", To: carillon.Audience{Users: users}}}})
+			{Event: &carillon.Event{Type: "note.sent", To: carillon.Audience{Users: users}}},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -62,13 +62,12 @@ type scans struct {
 	hub  *Hub
 	work chan struct{} // a token per thing to do, never more than workers; never closed
 
-	mu       sync.Mutex // guards what follows
-	orgs     map[carillon.OrgID]*scanOrg
-	ready    []*scanOrg // those with passengers and no pass of theirs running
-	running  []int      // passes per partition
-	lookups  []func(context.Context)
-	recent   []*scanChunk // newest last
-	stopping bool
+	mu      sync.Mutex // guards what follows
+	orgs    map[carillon.OrgID]*scanOrg
+	ready   []*scanOrg // those with passengers and no pass of theirs running
+	running []int      // passes per partition
+	lookups []func(context.Context)
+	recent  []*scanChunk // newest last
 }
 
 // scanOrg is the platform of one organization.

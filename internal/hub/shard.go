@@ -2,7 +2,6 @@ package hub
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"github.com/carillon-rt/carillon"
@@ -217,6 +216,3 @@ func (s *Shard) head(r *Realm) carillon.Position {
 	}
 	return pos
 }
-
-// phase is a random part of d, to spread what would otherwise come together.
-func phase(d time.Duration) time.Duration { return rand.N(d) }

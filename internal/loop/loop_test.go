@@ -202,7 +202,7 @@ func TestASlowReaderThatTakesSomethingIsWaitedFor(t *testing.T) {
 			const total = 100 << 10
 			o.Post(func() { o.queue = append(o.queue, make([]byte, 10), make([]byte, total-10)); k.Ready() })
 			for n := 0; n < total; n += 4 << 10 {
-				time.Sleep(loop.DefaultWriteTimeout - time.Millisecond)
+				time.Sleep(loop.DefaultWriteTimeout - time.Millisecond) //nolint:forbidigo // in a bubble: no time passes
 				if _, err := io.ReadFull(theirs, make([]byte, 4<<10)); err != nil {
 					t.Fatalf("after %d bytes: %v", n, err)
 				}
@@ -312,7 +312,6 @@ func TestAPortWritesWhereItIsTold(t *testing.T) {
 	if err := <-w.ended; err != nil || w.String() != "abc" {
 		t.Errorf("%q, %v", w.String(), err)
 	}
-
 }
 
 func TestAPortThatFailedAsksForNothing(t *testing.T) {

@@ -113,7 +113,7 @@ func (p *Port) written() {
 }
 
 // spare holds lists of buffers, so that idle ports hold none.
-var spare = sync.Pool{New: func() any { return new([][]byte) }}
+var spare = sync.Pool{New: func() any { return new([][]byte) }} //nolint:gochecknoglobals // a pool is shared by nature
 
 func (p *Port) release() {
 	clear((*p.bufs)[:cap(*p.bufs)])

@@ -152,7 +152,7 @@ func (k *Socket) Drain() {
 	}
 }
 
-var discard = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+var discard = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }} //nolint:gochecknoglobals // as spare
 
 // WriteAll is for the port.
 func (k *Socket) WriteAll(bufs [][]byte) error {

@@ -17,19 +17,36 @@ func TestGrants(t *testing.T) {
 		subscribe map[carillon.Pattern]bool
 		publish   map[carillon.Type]bool
 	}{
-		"an API key": {carillon.Principal{Role: carillon.RoleAdmin, KeyID: "k"},
-			map[carillon.Pattern]bool{">": true, "a.*": true}, map[carillon.Type]bool{"a.b": true}},
-		"a member": {carillon.Principal{User: "u", Role: carillon.RoleMember},
-			map[carillon.Pattern]bool{">": true}, map[carillon.Type]bool{"a.b": false}},
-		"a publisher": {carillon.Principal{User: "u", Role: carillon.RolePublisher},
-			map[carillon.Pattern]bool{">": true}, map[carillon.Type]bool{"a.b": true}},
-		"an admin": {carillon.Principal{User: "u", Role: carillon.RoleAdmin},
-			map[carillon.Pattern]bool{">": true}, map[carillon.Type]bool{"a.b": true}},
-		"permissions decide alone, also for an admin": {carillon.Principal{User: "u", Role: carillon.RoleAdmin, Permissions: granted},
+		"an API key": {
+			carillon.Principal{Role: carillon.RoleAdmin, KeyID: "k"},
+			map[carillon.Pattern]bool{">": true, "a.*": true},
+			map[carillon.Type]bool{"a.b": true},
+		},
+		"a member": {
+			carillon.Principal{User: "u", Role: carillon.RoleMember},
+			map[carillon.Pattern]bool{">": true},
+			map[carillon.Type]bool{"a.b": false},
+		},
+		"a publisher": {
+			carillon.Principal{User: "u", Role: carillon.RolePublisher},
+			map[carillon.Pattern]bool{">": true},
+			map[carillon.Type]bool{"a.b": true},
+		},
+		"an admin": {
+			carillon.Principal{User: "u", Role: carillon.RoleAdmin},
+			map[carillon.Pattern]bool{">": true},
+			map[carillon.Type]bool{"a.b": true},
+		},
+		"permissions decide alone, also for an admin": {
+			carillon.Principal{User: "u", Role: carillon.RoleAdmin, Permissions: granted},
 			map[carillon.Pattern]bool{"orders.*": true, "orders.created": true, "users.created": true, "orders.>": false, "orders.a.b": false, "users.*": false, ">": false},
-			map[carillon.Type]bool{"orders.a.b": true, "orders": false, "users.created": false}},
-		"permissions without lists": {carillon.Principal{User: "u", Role: carillon.RoleAdmin, Permissions: &carillon.Permissions{}},
-			map[carillon.Pattern]bool{"a": false}, map[carillon.Type]bool{"a": false}},
+			map[carillon.Type]bool{"orders.a.b": true, "orders": false, "users.created": false},
+		},
+		"permissions without lists": {
+			carillon.Principal{User: "u", Role: carillon.RoleAdmin, Permissions: &carillon.Permissions{}},
+			map[carillon.Pattern]bool{"a": false},
+			map[carillon.Type]bool{"a": false},
+		},
 	} {
 		for p, want := range tc.subscribe {
 			if got := match.MaySubscribe(&tc.who, p); got != want {

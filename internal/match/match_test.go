@@ -26,8 +26,10 @@ var matchTable = []struct {
 	{"*.*", "orders.paid room.joined chat.message", "orders a.b.c presence.joined carillon.gap"},
 	{"*.joined", "room.joined", "presence.joined carillon.joined joined"},
 	{"*.>", "orders.paid a.b.c room.joined", "orders presence.joined presence.a.b carillon.x"},
-	{">", "orders orders.paid a.b.c room.joined chat.message presences.a Presence.a pre.presence",
-		"presence presence.joined carillon carillon.gap carillon.a.b"},
+	{
+		">", "orders orders.paid a.b.c room.joined chat.message presences.a Presence.a pre.presence",
+		"presence presence.joined carillon carillon.gap carillon.a.b",
+	},
 	{"presence.*", "presence.joined presence.carillon", "presence presence.a.b carillon.joined"},
 	{"presence.>", "presence.joined presence.a.b", "presence orders.paid"},
 	{"presence", "presence", "presence.joined carillon"},
@@ -43,7 +45,7 @@ func TestWhatAPatternAccepts(t *testing.T) {
 	for _, row := range matchTable {
 		p := pattern(t, row.pattern)
 		check := func(types string, want bool) {
-			for _, s := range strings.Fields(types) {
+			for s := range strings.FieldsSeq(types) {
 				ty := typ(t, s)
 				if got := match.Match(p, ty); got != want {
 					t.Errorf("Match(%q, %q) = %v, want %v", p, ty, got, want)
@@ -85,7 +87,7 @@ var containsTable = []struct {
 func TestWhatAGrantCovers(t *testing.T) {
 	for _, row := range containsTable {
 		check := func(requests string, want bool) {
-			for _, s := range strings.Fields(requests) {
+			for s := range strings.FieldsSeq(requests) {
 				if got := match.Contains(pattern(t, row.granted), pattern(t, s)); got != want {
 					t.Errorf("Contains(%q, %q) = %v, want %v", row.granted, s, got, want)
 				}

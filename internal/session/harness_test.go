@@ -31,12 +31,11 @@ func (f frame) str(name string) string { s, _ := f[name].(string); return s }
 
 // client is a session's transport that takes everything at once, unless held.
 type client struct {
-	s      *session.Session
-	mu     sync.Mutex
-	held   bool
-	frames []frame
-	last   bool
-	raw    []byte
+	s    *session.Session
+	mu   sync.Mutex
+	held bool
+	last bool
+	raw  []byte
 }
 
 func (c *client) Ready() {

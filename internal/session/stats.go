@@ -1,6 +1,7 @@
 package session
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,8 +78,6 @@ func (c *Core) Stats() Stats {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for code, n := range s.closes {
-		st.Closes[code] = n
-	}
+	maps.Copy(st.Closes, s.closes)
 	return st
 }

@@ -103,14 +103,14 @@ func Patterns(texts []string) ([]carillon.Pattern, error) {
 
 // Rooms refuses every room: there are none yet.
 func Rooms(rooms []string) error {
-	for _, s := range rooms {
-		room, err := carillon.ParseRoom(s)
-		if err != nil {
-			return err
-		}
-		return carillon.Errorf(carillon.CodeNotFound, "there is no room %q", room)
+	if len(rooms) == 0 {
+		return nil
 	}
-	return nil
+	room, err := carillon.ParseRoom(rooms[0])
+	if err != nil {
+		return err
+	}
+	return carillon.Errorf(carillon.CodeNotFound, "there is no room %q", room)
 }
 
 // Body reads the whole body, at most limit bytes, of one of these media types; a

@@ -6,6 +6,7 @@ package transport
 import (
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,10 +52,8 @@ func Problem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error
 
 // Method refuses every method that is not one of these, and says which are.
 func Method(w http.ResponseWriter, r *http.Request, methods ...string) error {
-	for _, m := range methods {
-		if r.Method == m {
-			return nil
-		}
+	if slices.Contains(methods, r.Method) {
+		return nil
 	}
 	allow := strings.Join(methods, ", ")
 	w.Header().Set("Allow", allow)

@@ -20,7 +20,7 @@ const idVersion = 1
 // crockford is the alphabet of event ids: digits and capitals without I, L, O, U.
 const crockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
-var crockfordValue = func() (v [256]byte) {
+var crockfordValue = func() (v [256]byte) { //nolint:gochecknoglobals // a table; it never changes
 	for i := range v {
 		v[i] = 0xff
 	}

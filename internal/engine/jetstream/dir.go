@@ -76,7 +76,7 @@ func (d *storeDir) used() int64 {
 	var total int64
 	_ = filepath.WalkDir(d.path, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // it went while we looked
+			return nil //nolint:nilerr // it went while we looked
 		}
 		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
 			total += info.Size()

@@ -199,7 +199,7 @@ func (c *committer) findNew(items []*item) (map[*item]bool, error) {
 		if o.known || seen[o] {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), c.engine.config.PublishTimeout/4)
+		ctx, cancel := context.WithTimeout(context.Background(), c.engine.config.PublishTimeout/4) //nolint:forbidigo // a flight is nobody's call
 		found, err := c.engine.get(ctx, c.part, getRequest{Seq: 1, NextFor: o.subject}, true)
 		cancel()
 		if err != nil {

@@ -530,7 +530,7 @@ func (f *firsts) write(done chan struct{}) {
 		f.waiting = f.waiting[1:]
 		seq := f.known[org]
 		f.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), recordTimeout) //nolint:forbidigo // it outlives every append
 		_, err := f.bucket.Put(ctx, keyFirst+string(org), strconv.AppendUint(nil, seq, 10))
 		cancel()
 		if err != nil {

@@ -119,7 +119,8 @@ func (s serverLog) Debugf(string, ...any)           {}
 func (s serverLog) Tracef(string, ...any)           {}
 
 func (s serverLog) log(level slog.Level, format string, v []any) {
-	if s.l.Enabled(context.Background(), level) {
-		s.l.Log(context.Background(), level, "nats-server: "+fmt.Sprintf(format, v...))
+	ctx := context.Background() //nolint:forbidigo // the server's log lines have none
+	if s.l.Enabled(ctx, level) {
+		s.l.Log(ctx, level, "nats-server: "+fmt.Sprintf(format, v...)) //nolint:sloglint // the text is the server's
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -110,9 +111,7 @@ func refused(resp *http.Response) error {
 
 func (ask Ask) query() url.Values {
 	q := url.Values{}
-	for k, v := range ask.Extra {
-		q[k] = v
-	}
+	maps.Copy(q, ask.Extra)
 	if ask.After != "" {
 		q.Set("after", ask.After)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,10 +58,8 @@ func next(t *testing.T, c client, types ...string) message {
 		if m.Type == "event" || m.Type == "error" && len(types) == 0 {
 			return m
 		}
-		for _, typ := range types {
-			if m.Type == typ {
-				return m
-			}
+		if slices.Contains(types, m.Type) {
+			return m
 		}
 	}
 }

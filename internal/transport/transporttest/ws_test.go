@@ -286,7 +286,7 @@ func TestASilentClientIsClosed(t *testing.T) {
 	pings := 0
 	for {
 		h, payload := readFrame(t, conn)
-		switch h.OpCode {
+		switch h.OpCode { //nolint:exhaustive // the rest is what may come between
 		case ws.OpPing:
 			pings++
 		case ws.OpClose:
@@ -393,7 +393,7 @@ func (b buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
 
 func readFrame(t *testing.T, conn net.Conn) (ws.Header, []byte) {
 	t.Helper()
-	f, err := ws.ReadFrame(conn)
+	f, err := ws.ReadFrame(conn) //nolint:staticcheck // the server in this process is no stranger
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,7 +121,7 @@ func (c *connection) dial(ctx context.Context) *Error {
 		header.Set("Authorization", "Bearer "+c.token)
 	}
 	u := client.endpoint("/v1/ws", url.Values{"after": {c.s.after}})
-	ws, res, err := websocket.Dial(ctx, u, &websocket.DialOptions{
+	ws, res, err := websocket.Dial(ctx, u, &websocket.DialOptions{ //nolint:bodyclose // websocket.Dial has closed it
 		HTTPClient: client.http, HTTPHeader: header, Subprotocols: []string{subprotocol},
 	})
 	if err != nil {

@@ -86,7 +86,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Gap says that events are missing between what was delivered before it and
 // what comes next. It is an error only so that it cannot be overlooked: the
 // subscription or page it belongs to goes on.
-type Gap struct {
+type Gap struct { //nolint:errname // the protocol's word; it is an error only where nobody asked for it
 	Reason GapReason `json:"reason"`
 	Cursor string    `json:"cursor"` // delivery goes on after this
 }
@@ -149,7 +149,7 @@ func statusCode(status int) Code {
 // retryable reports whether an error of this code may pass. A quota does only
 // where the server says when.
 func (c Code) retryable(after time.Duration) bool {
-	switch c {
+	switch c { //nolint:exhaustive // the others will not pass
 	case CodeRateLimited, CodeInternal, CodeUnavailable, CodeNetwork, CodeToken:
 		return true
 	case CodeQuotaExceeded:

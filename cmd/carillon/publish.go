@@ -119,7 +119,7 @@ type publisher struct {
 	std     *IO
 	began   time.Time
 
-	reached bool // first has had an answer
+	reached                     bool // first has had an answer
 	events, duplicates, skipped int
 	shown                       time.Time
 }

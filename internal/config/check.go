@@ -63,8 +63,8 @@ func (k *checker) engine(e *Engine) {
 	k.between("engine.partitions", int64(e.Partitions), 1, maxPartitions)
 	k.atLeast("engine.retention.age", e.Retention.Age, minute)
 	k.notNegative("engine.retention.events_per_org", e.Retention.EventsPerOrg)
-	if b := e.Retention.Bytes; b != 0 && b < mib {
-		k.say("engine.retention.bytes", "is %s; it is at least 1MiB, or 0 for no limit", b)
+	if b := e.Retention.Bytes; b < mib {
+		k.say("engine.retention.bytes", "is %s; it is at least 1MiB: a log without a limit fills the disk", b)
 	}
 	k.atLeast("engine.dedupe_window", e.DedupeWindow, second)
 	if e.DedupeWindow > e.Retention.Age {
@@ -210,6 +210,14 @@ func (k *checker) timing(c *Config) {
 	k.atLeast("connection.connect_timeout", c.Connection.ConnectTimeout, second/10)
 	k.atLeast("connection.write_timeout", c.Connection.WriteTimeout, second/10)
 	k.atLeast("sse.keepalive", c.SSE.Keepalive, second)
+	for _, w := range []struct {
+		path string
+		d    Duration
+	}{{"poll.wait_max", c.Poll.WaitMax}, {"poll.wait_default", c.Poll.WaitDefault}} {
+		if w.d < second || w.d%second != 0 {
+			k.say(w.path, "is %s; it is whole seconds, at least 1s", w.d)
+		}
+	}
 	if c.Poll.WaitMax > 5*minute {
 		k.say("poll.wait_max", "is %s; proxies cut a request that is silent so long; it is at most 5m", c.Poll.WaitMax)
 	}

@@ -62,7 +62,7 @@ const (
 type Retention struct {
 	Age          Duration `yaml:"age"`
 	EventsPerOrg int64    `yaml:"events_per_org"` // 0: no limit
-	Bytes        Size     `yaml:"bytes"`          // of all organizations together; 0: no limit
+	Bytes        Size     `yaml:"bytes"`          // of all organizations together
 }
 
 // Org is one organization.
@@ -78,7 +78,6 @@ type OrgLimits struct {
 	PublishPerSecond      *int  `yaml:"publish_per_second,omitempty"`
 	PublishBurst          *int  `yaml:"publish_burst,omitempty"`
 	PublishBytesPerSecond *Size `yaml:"publish_bytes_per_second,omitempty"`
-	MaxBytes              *Size `yaml:"max_bytes,omitempty"`
 	Connections           *int  `yaml:"connections,omitempty"`
 }
 
@@ -88,7 +87,6 @@ type Effective struct {
 	PublishPerSecond      int
 	PublishBurst          int
 	PublishBytesPerSecond int64
-	MaxBytes              int64
 	Connections           int
 }
 
@@ -149,7 +147,6 @@ type Limits struct {
 	PublishPerSecond      int  `yaml:"publish_per_second"`
 	PublishBurst          int  `yaml:"publish_burst"` // 0: one second's worth
 	PublishBytesPerSecond Size `yaml:"publish_bytes_per_second"`
-	MaxBytes              Size `yaml:"max_bytes"`
 	Connections           int  `yaml:"connections"`
 }
 
@@ -247,10 +244,12 @@ func (c *Config) EffectiveLimits(o Org) Effective {
 		PublishPerSecond:      or(o.Limits.PublishPerSecond, c.Limits.PublishPerSecond),
 		PublishBurst:          or(o.Limits.PublishBurst, c.Limits.PublishBurst),
 		PublishBytesPerSecond: int64(or(o.Limits.PublishBytesPerSecond, c.Limits.PublishBytesPerSecond)),
-		MaxBytes:              int64(or(o.Limits.MaxBytes, c.Limits.MaxBytes)),
 		Connections:           or(o.Limits.Connections, c.Limits.Connections),
 	}
 }
+
+// Chose reports whether the file or the environment named a setting.
+func (c *Config) Chose(path string) bool { return c.lines[path] > 0 || c.env[path] != "" }
 
 func or[T any](own *T, all T) T {
 	if own != nil {

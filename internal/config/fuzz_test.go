@@ -15,7 +15,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(config.Example(), "")
 	f.Add([]byte("listen: :1\norgs: [{id: a}]\n"), "CARILLON_LIMITS_MAILBOX=64")
 	f.Add([]byte("a: &a [*a]\n<<: *a\n? {x: y}\n: z\n"), "CARILLON_ORIGINS=,")
-	f.Add([]byte("orgs: &o\n- &p {id: x, limits: {max_bytes: 1KB}}\n"), "=")
+	f.Add([]byte("orgs: &o\n- &p {id: x, limits: {publish_bytes_per_second: 1KB}}\n"), "=")
 	f.Fuzz(func(t *testing.T, file []byte, env string) {
 		if bytes.Contains(file, []byte("secret_file")) {
 			t.Skip("reads the machine's files")

@@ -19,7 +19,6 @@ type Limits struct {
 	PublishPerSecond      int   // events a second, on average
 	PublishBurst          int   // events at once above that; 0: one second's worth
 	PublishBytesPerSecond int64 // bytes of events a second, on average
-	MaxBytes              int64 // bytes kept in the log, the oldest go first
 	Connections           int   // connections at the same time
 }
 
@@ -114,7 +113,6 @@ func (l Limits) check() error {
 		{"publishes per second", int64(l.PublishPerSecond)},
 		{"publish burst", int64(l.PublishBurst)},
 		{"published bytes per second", l.PublishBytesPerSecond},
-		{"bytes kept", l.MaxBytes},
 		{"connections", int64(l.Connections)},
 	} {
 		if n.n < 0 {

@@ -66,7 +66,7 @@ func TestDirectoryRefuses(t *testing.T) {
 		"a name twice":       {Orgs: []org.Org{{ID: "a"}, {ID: "a"}}},
 		"an invalid name":    {Orgs: []org.Org{{ID: "A"}}},
 		"no name":            {Orgs: []org.Org{{}}},
-		"a negative limit":   {Orgs: []org.Org{{ID: "a", Limits: org.Limits{MaxBytes: -1}}}},
+		"a negative limit":   {Orgs: []org.Org{{ID: "a", Limits: org.Limits{PublishBytesPerSecond: -1}}}},
 		"a negative default": {Defaults: org.Limits{PublishBurst: -1}},
 	} {
 		if _, err := org.NewDirectory(cfg); err == nil {

@@ -22,6 +22,7 @@ func closeReasons() map[wire.CloseCode]string {
 		wire.CloseBadFrames:    "bad_frames",
 		wire.CloseBadToken:     "bad_token",
 		wire.CloseForbidden:    "forbidden",
+		wire.CloseRateLimited:  "rate_limited",
 		wire.CloseSlowConsumer: "slow_consumer",
 		wire.CloseOverloaded:   "overloaded",
 		wire.CloseNoConnect:    "no_connect",
@@ -69,12 +70,15 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	m.Flights, m.BatchFlights, m.QueueDepth, m.ReadEntries = e.Flights, e.BatchFlights, e.QueueDepth, e.ReadEntries
 	m.AckCount, m.AckTotal = e.AckCount, time.Duration(e.AckNanosTotal)
 
+	m.Limits["connections"] = c.Full
 	m.Limits["mailbox"] = h.MailboxOverflows
 	m.Limits["feed_queue"] = h.FellBehind
 	m.Limits["frame_bytes"] = c.Closes[wire.CloseTooBig]
 	m.Limits["bad_frames_per_minute"] = c.Closes[wire.CloseBadFrames]
 	m.Limits["connect_timeout"] = c.Closes[wire.CloseNoConnect]
-	m.Limits["outbox_bytes_or_publishes_in_flight"] = c.Paused
+	m.Limits["subscriptions_per_connection"] = c.Subscriptions
+	m.Limits["publishes_in_flight_per_connection"] = c.PublishesFlying
+	m.Limits["outbox_bytes"] = c.OutboxBytes
 	m.Limits["event_or_batch_size"] = g.Refused[carillon.CodeTooLarge]
 	m.Limits["publish_rate"] = g.Refused[carillon.CodeRateLimited]
 	m.Limits["publish_in_flight"] = g.Refused[carillon.CodeUnavailable]

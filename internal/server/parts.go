@@ -31,15 +31,15 @@ func openEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (engi
 	if perOrg == 0 { // no limit, which to an engine is a number nobody reaches
 		perOrg = math.MaxInt64
 	}
+	bytes := int64(e.Retention.Bytes)
+	if !cfg.Chose("engine.retention.bytes") && e.Retention.Bytes == config.Default().Engine.Retention.Bytes {
+		bytes = 0 // nobody chose it: it may be less where there is less room
+	}
 	if e.Kind == config.KindMemory {
 		return memory.New(memory.Config{
 			Partitions: e.Partitions, Retention: e.Retention.Age.D(), MaxPerOrg: int(min(perOrg, math.MaxInt)),
-			DedupeWindow: e.DedupeWindow.D(),
+			MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
 		}), nil
-	}
-	bytes := int64(e.Retention.Bytes)
-	if e.Retention.Bytes == config.Default().Engine.Retention.Bytes {
-		bytes = 0 // nobody chose it: it may be less where the disk is small
 	}
 	log.Info("server: opening the log", "data", cfg.Data, "durability", e.Durability)
 	opened, err := jetstream.Open(ctx, jetstream.Config{
@@ -106,6 +106,14 @@ func (v *verifier) Verify(token string, done func(*carillon.Principal, error)) {
 	done(v.VerifyToken(token))
 }
 
+// connections is how many an organization may have at the same time; 0: no limit.
+func (v *verifier) connections(id carillon.OrgID) int {
+	if o, ok := v.orgs.Get(id); ok {
+		return o.Limits.Connections
+	}
+	return 0
+}
+
 func newAuth(cfg *config.Config, open bool) (*verifier, error) {
 	orgs := make([]org.Org, 0, len(cfg.Orgs))
 	var keys []auth.Key
@@ -153,7 +161,7 @@ func newGate(cfg *config.Config, e engine.Engine, orgs *org.Directory) *gate.Gat
 func newCore(cfg *config.Config, h *hub.Hub, ids *wire.Keyring, g *gate.Gate, v *verifier) *session.Core {
 	l := &cfg.Limits
 	return session.NewCore(session.Config{
-		Hub: h, IDs: ids, Publisher: g, Verifier: v,
+		Hub: h, IDs: ids, Publisher: g, Verifier: v, Connections: v.connections,
 		Limits: session.Limits{
 			Subscriptions: l.SubscriptionsPerConnection, PublishesFlying: l.PublishesInFlightPerConnection,
 			OutboxBytes: l.OutboxBytes.N(), BadFrames: l.BadFramesPerMinute, BatchEvents: l.BatchEvents, PollBytes: l.HistoryBytes.N(),

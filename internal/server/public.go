@@ -46,7 +46,9 @@ func (s *Server) publicHandler(a *auth.Authenticator) http.Handler {
 	socket := ws.Handler(ws.Config{Core: s.core, Auth: a, Origins: origins, Sockets: &s.sockets, FrameBytes: l.FrameBytes.N(), Logger: s.log})
 	mux := http.NewServeMux()
 	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: s.core, Auth: a, Sockets: &s.sockets, WriteTimeout: write, Logger: s.log}))
-	mux.Handle("/v1/poll", bounded(poll.Handler(poll.Config{Core: s.core, Auth: a, WriteTimeout: write, Logger: s.log})))
+	mux.Handle("/v1/poll", bounded(poll.Handler(poll.Config{
+		Core: s.core, Auth: a, WaitMax: cfg.Poll.WaitMax.D(), WaitDefault: cfg.Poll.WaitDefault.D(), WriteTimeout: write, Logger: s.log,
+	})))
 	mux.Handle("/v1/frames", bounded(frames.Handler(frames.Config{
 		Core: s.core, Auth: a, FrameBytes: l.FrameBytes.N(), RequestBytes: l.RequestBytes.N(), WriteTimeout: write, Logger: s.log,
 	})))

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,9 +14,43 @@ type directory struct {
 	mu       sync.Mutex // guards what follows
 	sessions map[string]*Session
 	polls    map[*Poll]struct{}
+	places   map[carillon.OrgID]int // taken by sessions
 	draining bool
 	window   time.Duration // of the drain
 	empty    chan struct{} // closed when draining and all are gone
+}
+
+// placeRetry is how long a client is told to wait for a place.
+const placeRetry = 5 * time.Second
+
+// Enter takes a place among the connections of an organization. leave gives it
+// back, once. The error may be shown.
+func (c *Core) Enter(org carillon.OrgID) (leave func(), err error) {
+	most := 0
+	if c.Connections != nil {
+		most = c.Connections(org)
+	}
+	d := &c.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if most > 0 && d.places[org] >= most {
+		c.stats.full.Add(1)
+		return nil, &carillon.Error{
+			Code:       carillon.CodeQuotaExceeded,
+			Message:    fmt.Sprintf("this organization has %d connections, as many as it may have; close one, or come back later", most),
+			RetryAfter: placeRetry,
+		}
+	}
+	d.places[org]++
+	return func() { d.leave(org) }, nil
+}
+
+func (d *directory) leave(org carillon.OrgID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.places[org]--; d.places[org] == 0 {
+		delete(d.places, org)
+	}
 }
 
 // add takes a session in. One that comes while the node drains is told at once.

@@ -76,13 +76,18 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Config is what a node hands its sessions. Only Limits may be zero.
+// Config is what a node hands its sessions. Only Limits and Connections may be
+// zero.
 type Config struct {
 	Hub       *hub.Hub
 	IDs       *wire.Keyring
 	Publisher Publisher
 	Verifier  Verifier
 	Limits    Limits
+
+	// Connections is how many sessions an organization may have at the same
+	// time; 0, or a nil function: no limit. It must not block.
+	Connections func(carillon.OrgID) int
 }
 
 // Core is what all sessions of a node share.
@@ -98,6 +103,7 @@ func NewCore(c Config) *Core {
 	c.Limits = c.Limits.withDefaults()
 	core := &Core{Config: c}
 	core.dir.sessions = map[string]*Session{}
+	core.dir.places = map[carillon.OrgID]int{}
 	core.dir.polls = map[*Poll]struct{}{}
 	return core
 }

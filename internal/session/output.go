@@ -226,6 +226,9 @@ func (s *Session) Gone() {
 		}
 	}
 	s.subs, s.backfills, s.out, s.frames, s.unanswered = nil, nil, nil, nil, nil
+	if s.leave != nil {
+		s.leave()
+	}
 	s.core.dir.remove(s)
 	s.unpause()
 }

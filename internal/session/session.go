@@ -43,6 +43,7 @@ type Options struct {
 	Subscribe bool                // SSE: subscribe at once to
 	Patterns  []carillon.Pattern  // these (none: only what is direct)
 	Refuse    error               // say this error and close with code 4001
+	Leave     func()              // gives back the place that Enter took; nil: the session takes one itself
 }
 
 // Session is one client's conversation. All methods but New, ID and Post are for
@@ -57,6 +58,7 @@ type Session struct {
 	opt  Options
 
 	principal *carillon.Principal
+	leave     func() // gives its place back; nil: it has none
 	realm     *hub.Realm
 	ids       *wire.IDs
 
@@ -109,7 +111,7 @@ type Reply func(frame *wire.Frame)
 // New makes a session on a shard. It sends welcome, or, without a principal,
 // waits for a connect frame.
 func (c *Core) New(opt Options) *Session {
-	s := &Session{core: c, id: newConnectionID(), opt: opt}
+	s := &Session{core: c, id: newConnectionID(), opt: opt, leave: opt.Leave}
 	shard := c.Hub.Shard()
 	shard.Join(&s.Member, "", s)
 	c.dir.add(s)
@@ -149,6 +151,15 @@ func (s *Session) open() {
 // admit begins the conversation proper: the session knows who it is for. ref is
 // that of a connect frame.
 func (s *Session) admit(p *carillon.Principal, after string, ref []byte, reply Reply) {
+	if s.leave == nil {
+		leave, err := s.core.Enter(p.Org)
+		if err != nil {
+			s.answer(wire.ErrorFrame(err, ref), reply)
+			s.close(wire.CloseRateLimited, "too many connections of this organization")
+			return
+		}
+		s.leave = leave
+	}
 	s.principal = p
 	s.connectBy = time.Time{}
 	s.setExpiry(p)
@@ -225,15 +236,28 @@ func (s *Session) maxIdle() time.Duration {
 
 // Message is what a client sent, read but not yet acted on.
 type Message struct {
+	raw   []byte // when it has yet to be parsed
 	frame *wire.ClientFrame
 	err   error
 }
 
+// longMessage is from how many bytes a message is parsed by its reader. Shorter
+// ones are parsed on the shard: that costs it a few microseconds, and parsing
+// would double the stack of every connection's reader for good.
+const longMessage = 2 << 10
+
 // Read reads a message's frame. Safe from anywhere: a transport does it on its
 // own goroutine, so that a long message costs the shard nothing.
 func (s *Session) Read(raw []byte) Message {
+	if len(raw) < longMessage {
+		return Message{raw: raw}
+	}
+	return s.parse(raw)
+}
+
+func (s *Session) parse(raw []byte) Message {
 	frame, err := wire.ParseClientFrame(raw, s.core.Limits.BatchEvents)
-	return Message{frame, err}
+	return Message{frame: frame, err: err}
 }
 
 // Receive takes one message from the client. resume is called, on the shard's
@@ -245,6 +269,9 @@ func (s *Session) Receive(m Message, resume func()) {
 	if s.closed || s.closing {
 		resume()
 		return
+	}
+	if m.frame == nil {
+		m = s.parse(m.raw)
 	}
 	if m.err != nil {
 		s.badFrame()
@@ -265,6 +292,12 @@ func (s *Session) full() bool {
 func (s *Session) pause(resume func()) {
 	if !s.closed && s.full() {
 		s.core.stats.paused.Add(1)
+		if s.flying >= s.core.Limits.PublishesFlying {
+			s.core.stats.flying.Add(1)
+		}
+		if s.outBytes > s.core.Limits.OutboxBytes {
+			s.core.stats.outbox.Add(1)
+		}
 		s.paused = append(s.paused, resume)
 		return
 	}

@@ -11,8 +11,9 @@ import (
 
 // counters are shared by all sessions of a node.
 type counters struct {
-	opened, sent, received, bad, paused, gaps, dead, polls atomic.Uint64
-	latency                                                latency
+	opened, sent, received, bad, paused, gaps, dead, polls, full atomic.Uint64
+	subscriptions, flying, outbox                                atomic.Uint64 // limits met
+	latency                                                      latency
 
 	mu     sync.Mutex // guards closes
 	closes map[wire.CloseCode]uint64
@@ -59,6 +60,8 @@ func (l *latency) observe(d time.Duration) {
 type Stats struct {
 	Active                                                 int
 	Opened, Sent, Received, Bad, Paused, Gaps, Dead, Polls uint64
+	Full                                                   uint64 // connections refused because their organization had too many
+	Subscriptions, PublishesFlying, OutboxBytes            uint64 // times each of these limits was met
 	Closes                                                 map[wire.CloseCode]uint64
 	LatencyBounds                                          []time.Duration
 	LatencyBuckets                                         []uint64 // one more than bounds; not cumulative
@@ -70,7 +73,8 @@ func (c *Core) Stats() Stats {
 	s := &c.stats
 	st := Stats{
 		Active: c.Count(), Opened: s.opened.Load(), Sent: s.sent.Load(), Received: s.received.Load(), Bad: s.bad.Load(),
-		Paused: s.paused.Load(), Gaps: s.gaps.Load(), Dead: s.dead.Load(), Polls: s.polls.Load(),
+		Paused: s.paused.Load(), Gaps: s.gaps.Load(), Dead: s.dead.Load(), Polls: s.polls.Load(), Full: s.full.Load(),
+		Subscriptions: s.subscriptions.Load(), PublishesFlying: s.flying.Load(), OutboxBytes: s.outbox.Load(),
 		Closes: map[wire.CloseCode]uint64{}, LatencyBounds: latencyBounds[:], LatencySum: time.Duration(s.latency.sum.Load()),
 	}
 	for i := range s.latency.buckets {

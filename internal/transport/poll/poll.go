@@ -30,6 +30,9 @@ type Config struct {
 	// Full, if not nil, says that the node takes no more.
 	Full func() bool
 
+	WaitMax     time.Duration // the longest wait a request may ask for, whole seconds; DefaultWaitMax
+	WaitDefault time.Duration // of a request that does not say; DefaultWait, at most WaitMax
+
 	RequestBytes int           // of a request's body; DefaultRequestBytes
 	WriteTimeout time.Duration // of an answer, without progress; loop.DefaultWriteTimeout
 	Logger       *slog.Logger
@@ -39,10 +42,14 @@ type Config struct {
 // fit well.
 const DefaultRequestBytes = 1 << 20
 
+// How long a poll waits.
+const (
+	DefaultWaitMax = 30 * time.Second
+	DefaultWait    = 25 * time.Second
+)
+
 // What a poll may ask for.
 const (
-	maxWait      = 30 // seconds
-	defaultWait  = 25
 	maxLimit     = 1000 // events
 	defaultLimit = 100
 )
@@ -56,6 +63,12 @@ func Handler(cfg Config) http.Handler {
 	}
 	if cfg.RequestBytes <= 0 {
 		cfg.RequestBytes = DefaultRequestBytes
+	}
+	if cfg.WaitMax <= 0 {
+		cfg.WaitMax = DefaultWaitMax
+	}
+	if cfg.WaitDefault <= 0 {
+		cfg.WaitDefault = min(DefaultWait, cfg.WaitMax)
 	}
 	if cfg.WriteTimeout <= 0 {
 		cfg.WriteTimeout = loop.DefaultWriteTimeout
@@ -118,7 +131,7 @@ func (h *handler) options(r *http.Request) (opt session.PollOptions, err error) 
 	if err != nil {
 		return opt, err
 	}
-	wait, err := transport.Int(q, "wait", 0, maxWait, defaultWait)
+	wait, err := transport.Int(q, "wait", 0, h.maxWait(), int(h.WaitDefault/time.Second))
 	if err != nil {
 		return opt, err
 	}
@@ -148,6 +161,9 @@ func (h *handler) options(r *http.Request) (opt session.PollOptions, err error) 
 	return opt, h.Core.Admit(opt.Principal, opt.Patterns)
 }
 
+// maxWait is in seconds, as a request says it.
+func (h *handler) maxWait() int { return int(h.WaitMax / time.Second) }
+
 func (h *handler) body(r *http.Request, patterns, rooms *[]string, after *string, wait, limit *int) error {
 	body, _, err := transport.Body(r, h.RequestBytes, "application/json")
 	if err != nil {
@@ -162,7 +178,7 @@ func (h *handler) body(r *http.Request, patterns, rooms *[]string, after *string
 	}); err != nil {
 		return err
 	}
-	if err := transport.Between("wait", *wait, 0, maxWait); err != nil {
+	if err := transport.Between("wait", *wait, 0, h.maxWait()); err != nil {
 		return err
 	}
 	return transport.Between("limit", *limit, 1, maxLimit)

@@ -92,6 +92,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		transport.Problem(w, r, h.Logger, err)
 		return
 	}
+	if opt.Leave, err = h.Core.Enter(opt.Principal.Org); err != nil {
+		transport.Problem(w, r, h.Logger, err)
+		return
+	}
 	streamHeaders(w.Header())
 	if r.ProtoMajor == 1 {
 		h.takeOver(w, r, opt)

@@ -170,7 +170,10 @@ func (p *publisher) report(end bool) {
 	p.shown = time.Now()
 	took := time.Since(p.began)
 	text := fmt.Sprintf("published %s events in %.1fs (%s/s), %s duplicates", count(p.events), took.Seconds(), count(int(float64(p.events)/max(took.Seconds(), 1e-3))), count(p.duplicates))
-	if p.skipped > 0 {
+	switch {
+	case p.skipped == 1:
+		text += ", 1 line left out"
+	case p.skipped > 1:
 		text += fmt.Sprintf(", %s lines left out", count(p.skipped))
 	}
 	if terminal(p.std.Err) {

@@ -64,7 +64,7 @@ func (f *publishFake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			continue
 		}
 		f.ids[d.ID] = true
-		f.events = append(f.events, strings.TrimSpace(d.Type+" "+d.Subject+" "+string(d.Data)))
+		f.events = append(f.events, strings.Join(strings.Fields(d.Type+" "+d.Subject+" "+string(d.Data)), " "))
 		receipts = append(receipts, fmt.Sprintf(`{"id":"E%d","duplicate":false}`, len(f.events)))
 	}
 	w.WriteHeader(http.StatusAccepted)
@@ -144,7 +144,7 @@ func TestPublishNamesABadLine(t *testing.T) {
 
 			f.events = nil
 			code, _, errOut = publishes(t, strings.Join(in, "\n"), "--type-field", "Action", "--skip-bad", "-")
-			if code != exitOK || len(f.events) != 29 || !strings.Contains(errOut, "carillon: line 17: ") || !strings.Contains(errOut, "1 lines left out") {
+			if code != exitOK || len(f.events) != 29 || !strings.Contains(errOut, "carillon: line 17: ") || !strings.Contains(errOut, "1 line left out") {
 				t.Errorf("exit %d, %d events\n%s", code, len(f.events), errOut)
 			}
 			for i, e := range f.events {

@@ -14,7 +14,7 @@ import (
 
 // Limits of one flight. An array that is larger flies alone.
 const (
-	flightEvents = 256
+	flightEvents = 1000
 	flightBytes  = 1 << 20
 )
 

@@ -144,7 +144,9 @@ func (p *publisher) publish(ctx context.Context, drafts []client.Draft) error {
 			}
 		}
 	}
-	p.report(false)
+	if p.cmd.What == "-" || p.cmd.TypeField != "" || p.cmd.SubjectField != "" {
+		p.report(false)
+	}
 	return nil
 }
 

@@ -8,17 +8,9 @@ import (
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
-// leeway is how long after its exp a token still opens a connection.
-const leeway = 30 * time.Second
-
-// setExpiry notes when the principal's credential ends. One that was accepted in
-// the leeway after its end gets the leeway.
-func (s *Session) setExpiry(p *carillon.Principal) {
-	s.expires, s.warned = p.Expires, false
-	if !p.Expires.IsZero() && !p.Expires.After(s.now()) {
-		s.expires = p.Expires.Add(leeway)
-	}
-}
+// setExpiry notes when the principal's credential ends; whoever verified it has
+// decided about leeway.
+func (s *Session) setExpiry(p *carillon.Principal) { s.expires, s.warned = p.Expires, false }
 
 // rearm sets the timer to the next of all deadlines. Sending and hearing only
 // move some of them away: the timer then fires early and is set anew.

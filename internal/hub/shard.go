@@ -54,9 +54,12 @@ func (s *Shard) StopTimer(t *Timer) { s.wheel.remove(t) }
 func (s *Shard) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	others := newYielder()
+	defer others.close()
 	for {
 		s.turn()
 		if s.due.any() {
+			others.yield()
 			continue
 		}
 		if !s.box.sleep() {

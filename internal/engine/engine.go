@@ -12,6 +12,13 @@
 // an organization as an argument, so nobody can read another's entries by
 // passing a wrong one.
 //
+// # Byte budgets
+//
+// An organization may have a budget of bytes, measured by [StoredSize]. It keeps
+// its newest entries: soon after an append at most a tenth more than the budget,
+// and always the newest entries that fit into nine tenths of it. Who stood below
+// learns it from [Log.Resume]. Other organizations lose nothing.
+//
 // # Concurrency
 //
 // All methods may be called from any goroutine. Callbacks say what they may do.
@@ -109,10 +116,24 @@ type Log interface {
 // Append is one event to store.
 type Append struct {
 	Event *carillon.Event
-	// Key makes it idempotent within the organization: "<publisher>:<id>". Empty:
-	// the engine makes one up.
+	// Key makes it idempotent within the organization; it is any text. Empty: the
+	// engine makes one up.
 	Key string
 }
+
+// StoredSize is what an event counts in its organization's byte budget: its data,
+// its names, and a round figure for the rest of its record.
+func StoredSize(ev *carillon.Event) int64 {
+	n := storedEnvelope + len(ev.Type) + len(ev.Subject) + len(ev.Data) + len(ev.To.Room) + len(ev.From) +
+		len(ev.Source) + len(ev.Delivery) + len(ev.CE)
+	for _, user := range ev.To.Users {
+		n += 1 + len(user)
+	}
+	return int64(n)
+}
+
+// storedEnvelope is what the log keeps of an event beside what the event has.
+const storedEnvelope = 160
 
 // Range is a part of one organization's log.
 type Range struct {
@@ -167,15 +188,6 @@ type State struct {
 	Bytes    uint64
 }
 
-// KV is a small consistent store: settings, not events.
-type KV interface {
-	// Get returns ErrNoKey when the key does not exist.
-	Get(ctx context.Context, key string) ([]byte, error)
-	// Create fails with ErrKeyExists when the key exists.
-	Create(ctx context.Context, key string, value []byte) error
-	Put(ctx context.Context, key string, value []byte) error
-}
-
 // Caps is what an engine promises.
 type Caps struct {
 	Durable        bool          // an acknowledged entry survives the process
@@ -194,6 +206,7 @@ type Stats struct {
 	Failures      uint64 // events refused
 	QueueDepth    int    // events waiting for a flight
 	ReadEntries   uint64
+	Cuts          uint64 // times an organization was cut back to its byte budget
 	AckNanosTotal uint64 // time from Append to done, summed over batches
 	AckCount      uint64
 }

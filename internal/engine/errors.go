@@ -9,9 +9,10 @@ import (
 
 // Sentinels callers branch on.
 var (
-	ErrNoKey     = errors.New("engine: no such key")
-	ErrKeyExists = errors.New("engine: key exists")
-	ErrClosed    = errors.New("engine: closed")
+	ErrNoKey      = errors.New("engine: no such key")
+	ErrKeyExists  = errors.New("engine: key exists")
+	ErrKeyChanged = errors.New("engine: key was changed meanwhile")
+	ErrClosed     = errors.New("engine: closed")
 	// ErrStoreInUse: another process has the store directory.
 	ErrStoreInUse = errors.New("engine: the store is in use by another process")
 )

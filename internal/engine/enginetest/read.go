@@ -349,31 +349,6 @@ func testPurge(t *testing.T, w *bench) {
 	w.positions(w.all(w.a), pos)
 }
 
-func testKV(t *testing.T, w *bench) {
-	kv := w.KV()
-	if _, err := kv.Get(w.ctx, "nothing.here"); !errors.Is(err, engine.ErrNoKey) {
-		t.Errorf("get of nothing: %v", err)
-	}
-	if err := kv.Create(w.ctx, "a.key", []byte("one")); err != nil {
-		t.Fatal(err)
-	}
-	if err := kv.Create(w.ctx, "a.key", []byte("two")); !errors.Is(err, engine.ErrKeyExists) {
-		t.Errorf("create again: %v", err)
-	}
-	value := []byte("three")
-	for _, key := range []string{"a.key", "another-key_1"} {
-		if err := kv.Put(w.ctx, key, value); err != nil {
-			t.Fatal(err)
-		}
-	}
-	copy(value, "xxxxx")
-	for _, key := range []string{"a.key", "another-key_1"} {
-		if got, err := kv.Get(w.ctx, key); err != nil || string(got) != "three" {
-			t.Errorf("get %s: %q %v", key, got, err)
-		}
-	}
-}
-
 // testIsolation lets random organizations do random things: nobody ever sees
 // another's entry, and everybody sees exactly their own.
 func testIsolation(t *testing.T, w *bench) {

@@ -53,6 +53,7 @@ type pending struct {
 type orgState struct {
 	id      carillon.OrgID
 	subject string
+	account *account // nil without a byte budget
 
 	// Owned by the committer's goroutine.
 	known         bool   // it has had an entry
@@ -118,6 +119,9 @@ func (c *committer) org(id carillon.OrgID) *orgState {
 	if o == nil {
 		o = &orgState{id: id, subject: subjectFor(c.engine.config.Prefix, c.part.number, id)}
 		_, o.known = c.engine.firsts.get(id)
+		if budget := c.engine.config.OrgBytes(id); budget > 0 {
+			o.account = &account{org: id, budget: budget}
+		}
 		c.orgs[id] = o
 	}
 	return o

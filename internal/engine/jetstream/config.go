@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/engine"
 )
 
@@ -45,6 +46,9 @@ type Config struct {
 	Retention    time.Duration // how long an entry is kept; default 7 days
 	MaxPerOrg    int64         // entries kept per organization; default 1,000,000
 	DedupeWindow time.Duration // how long a key is known; default 5 minutes
+
+	// OrgBytes is an organization's byte budget; 0: none. Nil: nobody has one.
+	OrgBytes func(carillon.OrgID) int64
 
 	// MaxBytes is the disk budget of all partitions together; when it is used up
 	// the oldest entries go. 0: 10 GiB, or what the disk has if that is less. A
@@ -86,6 +90,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.DedupeWindow > c.Retention {
 		return c, fmt.Errorf("jetstream: the dedupe window %v is longer than the retention %v", c.DedupeWindow, c.Retention)
+	}
+	if c.OrgBytes == nil {
+		c.OrgBytes = func(carillon.OrgID) int64 { return 0 }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

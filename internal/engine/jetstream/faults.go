@@ -50,7 +50,7 @@ func (f Faults) StopServer() { f.engine.server.stop() }
 // RestartServer stops the embedded server and starts it again on the same
 // directory: every connection breaks, nothing is lost.
 func (f Faults) RestartServer(ctx context.Context) error {
-	return f.restart(ctx, func() error { return nil })
+	return f.restart(ctx, nil)
 }
 
 // TruncateStream restarts the embedded server with a partition that has lost
@@ -62,11 +62,7 @@ func (f Faults) TruncateStream(ctx context.Context, partition int, last uint64) 
 }
 
 func (f Faults) restart(ctx context.Context, meanwhile func() error) error {
-	f.engine.server.stop()
-	if err := meanwhile(); err != nil {
-		return err
-	}
-	if err := f.engine.server.start(ctx); err != nil {
+	if err := f.engine.server.restart(ctx, meanwhile); err != nil {
 		return err
 	}
 	// The caller goes on when the engine is back.

@@ -53,6 +53,13 @@ type ack struct {
 // was appended later.
 func (c *committer) commit(batches []*pending, grow bool) {
 	for ; ; grow = false {
+		if reason := c.engine.shut.Load(); reason != nil {
+			for _, p := range batches {
+				c.answer(p, carillon.Unavailable(unavailable, *reason, "the log cannot be written just now; try again with the same id"))
+			}
+			c.trouble.Store(nil)
+			return
+		}
 		var wait time.Duration
 		batches, wait = c.fly(batches, grow)
 		left := batches[:0]
@@ -446,6 +453,7 @@ func (c *committer) stored(it *item, seq uint64, dup bool) {
 	if !dup {
 		c.head = max(c.head, seq)
 		c.part.raise(c.position(it))
+		c.engine.books.count(o.account, seq, engine.StoredSize(it.event))
 	}
 }
 

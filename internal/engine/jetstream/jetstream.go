@@ -40,6 +40,7 @@ type Engine struct {
 	ours    jetstream.KeyValue // the bucket behind kv
 	manage  jetstream.JetStream
 	firsts  *firsts
+	books   *books
 	readers readerPool
 
 	signals *nats.Conn // KV, settings, the state of streams
@@ -51,18 +52,22 @@ type Engine struct {
 
 	stats     counters
 	closeOnce sync.Once
-	closing   chan struct{} // closed when appends are refused
-	kill      chan struct{} // closed when waiting has to end
+	closing   chan struct{}   // closed when appends are refused
+	kill      <-chan struct{} // closed by end: waiting has to end
+	end       context.CancelFunc
 	closed    chan struct{} // closed when the store is released
 	closeErr  error         // set before closed is closed
 	committed sync.WaitGroup
+	kept      sync.WaitGroup // the keeper of the books
+	healing   sync.WaitGroup
+	shut      atomic.Pointer[error] // why the store cannot be written, or nil
 }
 
 var _ engine.Engine = (*Engine)(nil)
 
 type counters struct {
-	appends, duplicates, flights, batchFlights, failures, read, ackNanos, acks atomic.Uint64
-	depth                                                                      atomic.Int64
+	appends, duplicates, flights, batchFlights, failures, read, cuts, ackNanos, acks atomic.Uint64
+	depth                                                                            atomic.Int64
 }
 
 // partition is what the engine knows of one stream.
@@ -95,6 +100,7 @@ const (
 	keyPartitions = "log.partitions"
 	keyFirst      = "log.first."  // + org: sequence of its first ever entry
 	keyPurged     = "log.purged." // + org: up to where it was purged
+	keyBytes      = "log.bytes."  // + org: the sizes of its newest entries
 )
 
 // Open claims the directory, starts the server and makes or adopts the streams.
@@ -108,12 +114,14 @@ func Open(ctx context.Context, c Config) (_ *Engine, err error) {
 	if err != nil {
 		return nil, err
 	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
 		config:  c,
 		dir:     dir,
 		purging: make(chan struct{}, 1),
 		closing: make(chan struct{}),
-		kill:    make(chan struct{}),
+		kill:    life.Done(),
+		end:     end,
 		closed:  make(chan struct{}),
 	}
 	defer func() {
@@ -121,6 +129,7 @@ func Open(ctx context.Context, c Config) (_ *Engine, err error) {
 			err = errors.Join(err, e.release())
 		}
 	}()
+	e.books = newBooks(e)
 	e.server = newEmbedded(c)
 	if err := e.server.start(ctx); err != nil {
 		return nil, err
@@ -134,6 +143,8 @@ func Open(ctx context.Context, c Config) (_ *Engine, err error) {
 	for _, p := range e.parts {
 		e.committed.Go(p.committer.run)
 	}
+	e.kept.Go(func() { e.books.run(life) })
+	e.healing.Go(func() { e.heal(life) })
 	return e, nil
 }
 
@@ -155,15 +166,8 @@ func (e *Engine) connect() (err error) {
 
 // adopt opens the bucket and the streams, making what is missing.
 func (e *Engine) adopt(ctx context.Context) error {
-	bucket := e.config.streamPrefix() + "_cfg"
 	var err error
-	e.ours, err = e.manage.KeyValue(ctx, bucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		e.ours, err = e.manage.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: bucket, History: 5, Storage: jetstream.FileStorage,
-		})
-	}
-	if err != nil {
+	if e.ours, err = e.adoptBucket(ctx); err != nil {
 		return fmt.Errorf("jetstream: settings bucket: %w", err)
 	}
 	e.kv = &kv{e.ours}
@@ -192,11 +196,11 @@ func (e *Engine) adopt(ctx context.Context) error {
 
 // countPartitions makes the number of partitions the store's.
 func (e *Engine) countPartitions(ctx context.Context) error {
-	stored, err := e.kv.Get(ctx, keyPartitions)
+	stored, _, err := e.kv.Get(ctx, keyPartitions)
 	if errors.Is(err, engine.ErrNoKey) {
 		setDefault(&e.config.Partitions, DefaultPartitions)
 		stored = []byte(strconv.Itoa(e.config.Partitions))
-		err = e.kv.Create(ctx, keyPartitions, stored)
+		_, err = e.kv.Create(ctx, keyPartitions, stored)
 	}
 	if err != nil {
 		return fmt.Errorf("jetstream: number of partitions: %w", err)
@@ -297,8 +301,7 @@ func (e *Engine) Head(partition int) carillon.Position {
 	return carillon.Position{Partition: uint16(partition)}
 }
 
-// KV is a bucket of the same store. Keys that begin with "log." are the
-// engine's own.
+// KV is a bucket of the same store.
 func (e *Engine) KV() engine.KV { return e.kv }
 
 // Caps says what the configured durability promises.
@@ -321,6 +324,9 @@ func (e *Engine) Healthy(ctx context.Context) error {
 		return engine.ErrClosed
 	default:
 	}
+	if reason := e.shut.Load(); reason != nil {
+		return fmt.Errorf("jetstream: the store cannot be written: %w", *reason)
+	}
 	for _, p := range e.parts {
 		if reason := p.committer.trouble.Load(); reason != nil {
 			return fmt.Errorf("jetstream: partition %d: %w", p.number, *reason)
@@ -340,6 +346,7 @@ func (e *Engine) Stats() engine.Stats {
 		Failures:      e.stats.failures.Load(),
 		QueueDepth:    int(e.stats.depth.Load()),
 		ReadEntries:   e.stats.read.Load(),
+		Cuts:          e.stats.cuts.Load(),
 		AckNanosTotal: e.stats.ackNanos.Load(),
 		AckCount:      e.stats.acks.Load(),
 	}
@@ -359,14 +366,15 @@ func (e *Engine) Close(ctx context.Context) error {
 		go func() {
 			e.committed.Wait()
 			e.firsts.flush()
+			e.books.end()
+			e.kept.Wait()
 			close(flushed)
 		}()
 		go func() {
 			select {
 			case <-flushed:
-				close(e.kill)
 			case <-ctx.Done():
-				close(e.kill)
+				e.end()
 				<-flushed
 			}
 			e.closeErr = e.release()
@@ -379,6 +387,8 @@ func (e *Engine) Close(ctx context.Context) error {
 
 // release undoes what Open has done, as far as it came.
 func (e *Engine) release() error {
+	e.end()
+	e.healing.Wait()
 	for _, nc := range []*nats.Conn{e.tails, e.replays, e.signals} {
 		if nc != nil {
 			nc.Close()
@@ -389,33 +399,6 @@ func (e *Engine) release() error {
 		e.server.stop()
 	}
 	return e.dir.release()
-}
-
-// kv is engine.KV on a bucket.
-type kv struct{ bucket jetstream.KeyValue }
-
-func (k *kv) Get(ctx context.Context, key string) ([]byte, error) {
-	entry, err := k.bucket.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil, engine.ErrNoKey
-	}
-	if err != nil {
-		return nil, wrap(err, "get "+strconv.Quote(key))
-	}
-	return entry.Value(), nil
-}
-
-func (k *kv) Create(ctx context.Context, key string, value []byte) error {
-	_, err := k.bucket.Create(ctx, key, value)
-	if errors.Is(err, jetstream.ErrKeyExists) {
-		return engine.ErrKeyExists
-	}
-	return wrap(err, "create "+strconv.Quote(key))
-}
-
-func (k *kv) Put(ctx context.Context, key string, value []byte) error {
-	_, err := k.bucket.Put(ctx, key, value)
-	return wrap(err, "put "+strconv.Quote(key))
 }
 
 // publishLink is the connection appends go through. It does not come back by

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/engine"
 	"github.com/carillon-rt/carillon/internal/engine/enginetest"
 	"github.com/carillon-rt/carillon/internal/engine/jetstream"
@@ -66,5 +67,11 @@ func TestContractUnderFaults(t *testing.T) {
 	enginetest.RunFaults(t, func(t *testing.T) (engine.Engine, enginetest.Faults) {
 		e := open(t, jetstream.Config{})
 		return e, faults{t, e.Faults()}
+	})
+}
+
+func TestContractOfBudgets(t *testing.T) {
+	enginetest.RunBudget(t, func(t *testing.T, budget func(carillon.OrgID) int64) engine.Engine {
+		return open(t, jetstream.Config{OrgBytes: budget})
 	})
 }

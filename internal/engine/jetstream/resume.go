@@ -97,7 +97,7 @@ func (l *log) lost(ctx context.Context, pos carillon.Position) (engine.Outcome, 
 
 // purged is up to where the organization was purged.
 func (l *log) purged(ctx context.Context) (uint64, error) {
-	record, err := l.engine.kv.Get(ctx, keyPurged+string(l.org.id))
+	record, _, err := l.engine.kv.Get(ctx, keyPurged+string(l.org.id))
 	if errors.Is(err, engine.ErrNoKey) {
 		return 0, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ type embedded struct {
 	options server.Options
 	logger  *slog.Logger
 	current atomic.Pointer[server.Server]
+	turn    sync.Mutex // held while it starts or stops
 }
 
 func newEmbedded(c Config) *embedded {
@@ -46,6 +48,12 @@ func newEmbedded(c Config) *embedded {
 }
 
 func (s *embedded) start(ctx context.Context) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	return s.begin(ctx)
+}
+
+func (s *embedded) begin(ctx context.Context) error {
 	options := s.options // the server keeps and completes its own
 	srv, err := server.NewServer(&options)
 	if err != nil {
@@ -67,10 +75,30 @@ func (s *embedded) start(ctx context.Context) error {
 }
 
 func (s *embedded) stop() {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.halt()
+}
+
+func (s *embedded) halt() {
 	if srv := s.current.Swap(nil); srv != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	}
+}
+
+// restart stops the server and starts it on the same directory; meanwhile may be
+// nil.
+func (s *embedded) restart(ctx context.Context, meanwhile func() error) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.halt()
+	if meanwhile != nil {
+		if err := meanwhile(); err != nil {
+			return err
+		}
+	}
+	return s.begin(ctx)
 }
 
 var errStopped = errors.New("jetstream: the embedded server is not running")

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/engine"
 	"github.com/carillon-rt/carillon/internal/engine/jetstream"
@@ -27,7 +29,8 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
 		child(dir)
 	}
-	os.Exit(m.Run())
+	// The server leaves this one behind for some blocks of a store that is closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*msgBlock).flushLoop"))
 }
 
 func numbered(n int) *carillon.Event {
@@ -121,7 +124,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 			if out, err := e.Open("purged").Resume(t.Context(), carillon.Position{Partition: gone[0].Pos.Partition}); err != nil || out.Status != engine.Expired {
 				t.Errorf("resume of the purged from the start: %v %v", out, err)
 			}
-			if value, err := e.KV().Get(t.Context(), "some.key"); err != nil || string(value) != "value" {
+			if value, _, err := e.KV().Get(t.Context(), "some.key"); err != nil || string(value) != "value" {
 				t.Errorf("kv: %q %v", value, err)
 			}
 		})

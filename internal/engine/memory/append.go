@@ -112,7 +112,9 @@ func (e *Engine) store(p *partition, item pending) ([]carillon.Receipt, error) {
 		stored++
 	}
 	if stored > 0 {
-		p.limit(item.org)
+		if p.limit(item.org) {
+			e.stats.cuts.Add(1)
+		}
 		p.expire(now)
 		head := p.at(p.last())
 		if head.Check == 0 { // the limits are smaller than the batch

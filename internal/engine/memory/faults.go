@@ -1,6 +1,9 @@
 package memory
 
-import "github.com/carillon-rt/carillon"
+import (
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
+)
 
 // Truncate is for tests: it throws away everything above last, as a store does
 // that lost its tail in a power cut. Sequences are used again, the identity
@@ -14,6 +17,7 @@ func (e *Engine) Truncate(partition int, last uint64) {
 		if entry := p.entries[end]; entry != nil {
 			o := p.orgs[entry.Org]
 			o.entries = o.entries[:len(o.entries)-1]
+			o.bytes -= engine.StoredSize(&entry.Event)
 			p.kept--
 			p.bytes -= int64(entry.Size())
 		}

@@ -22,10 +22,12 @@ import (
 
 // Config sets up an Engine. The zero value works.
 type Config struct {
-	Partitions   int           // default 8
-	Retention    time.Duration // how long an entry is kept; default 7 days
-	MaxPerOrg    int           // entries kept per organization; default 1,000,000
-	MaxBytes     int64         // over all partitions; default 256 MiB
+	Partitions int           // default 8
+	Retention  time.Duration // how long an entry is kept; default 7 days
+	MaxPerOrg  int           // entries kept per organization; default 1,000,000
+	MaxBytes   int64         // over all partitions; default 256 MiB
+	// OrgBytes is an organization's byte budget; 0: none. Nil: nobody has one.
+	OrgBytes     func(carillon.OrgID) int64
 	DedupeWindow time.Duration // how long a key is known; default 5 minutes
 }
 
@@ -44,6 +46,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DedupeWindow <= 0 {
 		c.DedupeWindow = 5 * time.Minute
+	}
+	if c.OrgBytes == nil {
+		c.OrgBytes = func(carillon.OrgID) int64 { return 0 }
 	}
 	return c
 }
@@ -68,8 +73,8 @@ type Engine struct {
 var _ engine.Engine = (*Engine)(nil)
 
 type counters struct {
-	appends, duplicates, flights, failures, read, ackNanos, acks atomic.Uint64
-	depth                                                        atomic.Int64
+	appends, duplicates, flights, failures, read, cuts, ackNanos, acks atomic.Uint64
+	depth                                                              atomic.Int64
 }
 
 // New makes an empty log and starts one goroutine per partition; Close ends
@@ -237,6 +242,7 @@ func (e *Engine) Stats() engine.Stats {
 		Failures:      e.stats.failures.Load(),
 		QueueDepth:    int(e.stats.depth.Load()),
 		ReadEntries:   e.stats.read.Load(),
+		Cuts:          e.stats.cuts.Load(),
 		AckNanosTotal: e.stats.ackNanos.Load(),
 		AckCount:      e.stats.acks.Load(),
 	}
@@ -263,43 +269,4 @@ func (e *Engine) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-type kv struct {
-	mu     sync.Mutex
-	values map[string][]byte
-}
-
-func (k *kv) Get(_ context.Context, key string) ([]byte, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	value, ok := k.values[key]
-	if !ok {
-		return nil, engine.ErrNoKey
-	}
-	return append([]byte(nil), value...), nil
-}
-
-func (k *kv) Create(_ context.Context, key string, value []byte) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if _, ok := k.values[key]; ok {
-		return engine.ErrKeyExists
-	}
-	k.put(key, value)
-	return nil
-}
-
-func (k *kv) Put(_ context.Context, key string, value []byte) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.put(key, value)
-	return nil
-}
-
-func (k *kv) put(key string, value []byte) {
-	if k.values == nil {
-		k.values = make(map[string][]byte)
-	}
-	k.values[key] = append([]byte(nil), value...)
 }

@@ -159,3 +159,9 @@ func TestFailAndHold(t *testing.T) {
 		}
 	})
 }
+
+func TestContractOfBudgets(t *testing.T) {
+	enginetest.RunBudget(t, func(_ *testing.T, budget func(carillon.OrgID) int64) engine.Engine {
+		return memory.New(memory.Config{OrgBytes: budget})
+	})
+}

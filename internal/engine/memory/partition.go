@@ -8,6 +8,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
 )
 
 // partition is one ordered log, shared by the organizations that live in it.
@@ -35,6 +36,8 @@ type partition struct {
 // orgLog is what the partition knows of one organization.
 type orgLog struct {
 	entries []*carillon.Entry
+	bytes   int64  // of the entries, as its budget counts them
+	budget  int64  // 0: none
 	lost    uint64 // highest sequence of the organization that is gone
 }
 
@@ -128,10 +131,11 @@ func (p *partition) add(org carillon.OrgID, event *carillon.Event, id string, no
 	p.bytes += int64(entry.Size())
 	o := p.orgs[org]
 	if o == nil {
-		o = &orgLog{}
+		o = &orgLog{budget: p.config.OrgBytes(org)}
 		p.orgs[org] = o
 	}
 	o.entries = append(o.entries, entry)
+	o.bytes += engine.StoredSize(event)
 	p.known[id] = entry.Pos
 	p.ids = append(p.ids, knownID{id, entry.Pos.Seq, now})
 	return entry.Pos
@@ -164,11 +168,21 @@ func (p *partition) forget(k knownID) {
 	}
 }
 
-// limit keeps the newest MaxPerOrg entries of org.
-func (p *partition) limit(org carillon.OrgID) {
-	for o := p.orgs[org]; o != nil && len(o.entries) > p.config.MaxPerOrg; {
+// limit keeps the newest MaxPerOrg entries of org, and of those what fits into
+// its byte budget; cut says that the budget took some.
+func (p *partition) limit(org carillon.OrgID) (cut bool) {
+	o := p.orgs[org]
+	if o == nil {
+		return false
+	}
+	for len(o.entries) > p.config.MaxPerOrg {
 		p.drop(o.entries[0])
 	}
+	for o.budget > 0 && o.bytes > o.budget {
+		p.drop(o.entries[0])
+		cut = true
+	}
+	return cut
 }
 
 // drop takes out an entry that is the oldest of its organization.
@@ -177,6 +191,7 @@ func (p *partition) drop(entry *carillon.Entry) {
 	p.kept--
 	p.bytes -= int64(entry.Size())
 	o := p.orgs[entry.Org]
+	o.bytes -= engine.StoredSize(&entry.Event)
 	o.entries[0] = nil
 	o.entries = o.entries[1:]
 	o.lost = entry.Pos.Seq

@@ -1,0 +1,147 @@
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
+)
+
+// orgBudget is the byte budget of acme in RunBudget.
+const orgBudget = 300_000
+
+// RunBudget tests byte budgets. open gives a new, empty engine in which an
+// organization has the budget that it is told.
+func RunBudget(t *testing.T, open func(t *testing.T, budget func(carillon.OrgID) int64) engine.Engine) {
+	for _, tt := range []struct {
+		name string
+		test func(*testing.T, *bench)
+	}{
+		{"OrganizationKeepsItsNewestWithinItsBudget", testBudget},
+		{"ReadersBelowABudgetAreExpired", testBudgetReaders},
+		{"BatchLargerThanTheBudgetKeepsItsEnd", testBudgetBatch},
+		{"OrganizationWithinItsBudgetKeepsAll", testBudgetWithin},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := open(t, func(org carillon.OrgID) int64 {
+				if org == orgA {
+					return orgBudget
+				}
+				return 0
+			})
+			w := newBench(t, e)
+			t.Cleanup(func() {
+				if err := e.Close(context.WithoutCancel(w.ctx)); err != nil {
+					t.Errorf("close: %v", err)
+				}
+			})
+			tt.test(t, w)
+		})
+	}
+}
+
+// sized are n events whose data has 1,000 bytes.
+func sized(n int) []engine.Append {
+	batch := events(0, n)
+	for i := range batch {
+		batch[i].Event.Data = append(append([]byte{'"'}, bytes.Repeat([]byte("x"), 998)...), '"')
+	}
+	return batch
+}
+
+// fillSized appends n such events, some at a time.
+func (w *bench) fillSized(log engine.Log, n int) (out []carillon.Position) {
+	w.t.Helper()
+	for left := n; left > 0; left -= 20 {
+		out = append(out, positionsOf(w.append(log, sized(min(left, 20))...))...)
+	}
+	return out
+}
+
+// within waits until the organization keeps at most a tenth more than its budget
+// and checks that it still has its newest entries, up to nine tenths.
+func (w *bench) within(log engine.Log, appended []carillon.Position) []*carillon.Entry {
+	w.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		kept := w.all(log)
+		var size int64
+		for _, e := range kept {
+			size += engine.StoredSize(&e.Event)
+		}
+		if size <= orgBudget/10*11 {
+			w.positions(kept, appended[len(appended)-len(kept):])
+			if next := engine.StoredSize(sized(1)[0].Event); size+next <= orgBudget/10*9 && len(kept) < len(appended) {
+				w.t.Fatalf("%d bytes are kept of a budget of %d", size, orgBudget)
+			}
+			return kept
+		}
+		select {
+		case <-tick.C:
+		case <-w.ctx.Done():
+			w.t.Fatalf("%d bytes are kept of a budget of %d", size, orgBudget)
+		}
+	}
+}
+
+func testBudget(t *testing.T, w *bench) {
+	var mine, others []carillon.Position
+	for range 5 {
+		mine = append(mine, w.fillSized(w.a, 200)...)
+		others = append(others, w.fillSized(w.b, 100)...)
+		w.within(w.a, mine)
+	}
+	w.positions(w.all(w.b), others)
+	if s := w.Stats(); s.Cuts == 0 {
+		t.Errorf("no cut is counted: %+v", s)
+	}
+}
+
+func testBudgetReaders(_ *testing.T, w *bench) {
+	zero := carillon.Position{Partition: uint16(w.a.Partition())}
+	other := w.fillSized(w.b, 20)
+	mine := w.fillSized(w.a, 600)
+	kept := w.within(w.a, mine)
+	last := len(mine) - len(kept) - 1 // the last that is gone
+	for _, at := range []carillon.Position{zero, other[3], mine[0], mine[last/2], mine[last-1]} {
+		out := w.resume(w.a, at, engine.Expired)
+		w.resume(w.a, out.From, engine.OK)
+		got, _ := w.read(w.a, engine.Range{After: out.From.Seq, Limit: 1000, MaxBytes: 1 << 30})
+		w.positions(got, mine[last+1:])
+	}
+	for _, at := range mine[last:] {
+		w.resume(w.a, at, engine.OK)
+	}
+	for _, at := range append([]carillon.Position{zero, mine[0]}, other...) {
+		w.resume(w.b, at, engine.OK)
+	}
+}
+
+func testBudgetBatch(_ *testing.T, w *bench) {
+	mine := positionsOf(w.append(w.a, sized(600)...))
+	w.within(w.a, mine)
+}
+
+func testBudgetWithin(t *testing.T, w *bench) {
+	mine := w.fillSized(w.a, 220)
+	// One key, again and again, is stored once.
+	keyed := sized(1)
+	keyed[0].Key = "k"
+	mine = append(mine, w.append(w.a, keyed...)[0].Pos)
+	for range 200 {
+		w.append(w.a, keyed...)
+	}
+	// Those that were purged do not count.
+	if err := w.a.Purge(w.ctx, mine[99].Seq); err != nil {
+		t.Fatal(err)
+	}
+	mine = append(mine[100:], w.fillSized(w.a, 100)...)
+	w.positions(w.all(w.a), mine)
+	if s := w.Stats(); s.Cuts != 0 {
+		t.Errorf("%d cuts", s.Cuts)
+	}
+}

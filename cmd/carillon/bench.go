@@ -24,7 +24,7 @@ type BenchCmd struct {
 type BenchFlags struct {
 	JSON bool `name:"json" help:"Print JSON instead of a table."`
 
-	Durability string   `enum:"strict,relaxed" default:"strict" help:"Of the server that is started: strict or relaxed."`
+	Durability string   `enum:"strict,relaxed" default:"strict" help:"Durability of the server that is started: strict or relaxed."`
 	Data       string   `placeholder:"DIR" help:"Directory under which its store is made (default: the system's for temporary files). It must be on the disk you want to measure."`
 	ServerCPUs string   `name:"server-cpus" placeholder:"LIST" help:"CPUs of the server and the bare loop, such as 0 or 0,2-3."`
 	ClientCPUs string   `name:"client-cpus" placeholder:"LIST" help:"CPUs of the load client; one loop each."`
@@ -35,7 +35,7 @@ type BenchFlags struct {
 	URL    string `name:"url" placeholder:"URL" help:"Load this running server instead of starting one."`
 	OpsURL string `name:"ops-url" placeholder:"URL" help:"Its operations port, for memory by part."`
 	Secret string `env:"CARILLON_JWT_SECRET" placeholder:"TEXT" help:"Its HS256 secret, of an issuer that may name every org."`
-	PID    int    `name:"pid" placeholder:"PID" help:"Its process, for CPU and RSS."`
+	PID    int    `name:"pid" placeholder:"PID" help:"Its process id, for CPU and RSS."`
 }
 
 func (f *BenchFlags) run(ctx context.Context, io *IO, s bench.Scenario) error {
@@ -73,8 +73,8 @@ type BenchPublishCmd struct {
 	Batch      int           `default:"1" help:"Events per request; 1 is a single object."`
 	Orgs       int           `default:"1" help:"Orgs that the publishers are spread over."`
 	Size       int           `default:"256" help:"Bytes of data per event."`
-	Warmup     time.Duration `default:"2s" help:"Not measured."`
-	Duration   time.Duration `default:"10s" help:"Measured."`
+	Warmup     time.Duration `default:"2s" help:"How long it runs before anything is measured."`
+	Duration   time.Duration `default:"10s" help:"How long it is measured."`
 	NoReadBack bool          `help:"Do not read everything back through history afterwards."`
 }
 
@@ -94,8 +94,8 @@ type BenchFanoutCmd struct {
 	Rate        float64       `default:"50" help:"Publishes per second."`
 	Publishers  int           `default:"16" help:"Publishes that may be unanswered at once."`
 	Size        int           `default:"256" help:"Bytes of data per event."`
-	Warmup      time.Duration `default:"2s" help:"Not measured."`
-	Duration    time.Duration `default:"10s" help:"Measured."`
+	Warmup      time.Duration `default:"2s" help:"How long it runs before anything is measured."`
+	Duration    time.Duration `default:"10s" help:"How long it is measured."`
 	Runs        int           `default:"1" help:"How often floor and server are measured in turn."`
 }
 
@@ -115,8 +115,8 @@ type BenchManyCmd struct {
 	Rate        float64       `default:"5000" help:"Publishes per second in total."`
 	Publishers  int           `default:"64" help:"Publishes that may be unanswered at once."`
 	Size        int           `default:"256" help:"Bytes of data per event."`
-	Warmup      time.Duration `default:"2s" help:"Not measured."`
-	Duration    time.Duration `default:"10s" help:"Measured."`
+	Warmup      time.Duration `default:"2s" help:"How long it runs before anything is measured."`
+	Duration    time.Duration `default:"10s" help:"How long it is measured."`
 }
 
 // Run runs it.

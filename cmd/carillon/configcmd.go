@@ -10,9 +10,9 @@ import (
 
 // ConfigCmd is about configuration files.
 type ConfigCmd struct {
-	Check   ConfigCheckCmd   `cmd:"" help:"Say what is wrong with a file, by line."`
-	Print   ConfigPrintCmd   `cmd:"" help:"Print the settings that hold: defaults, file and environment."`
-	Example ConfigExampleCmd `cmd:"" help:"Print the commented reference of every setting."`
+	Check   ConfigCheckCmd   `cmd:"" help:"Check a file, and say on which line what is wrong."`
+	Print   ConfigPrintCmd   `cmd:"" help:"Print the settings in effect: defaults, file and environment."`
+	Example ConfigExampleCmd `cmd:"" help:"Print every setting with its default, explained."`
 }
 
 // ConfigCheckCmd checks a file together with the environment.

@@ -61,7 +61,7 @@ func TestTokenIsTakenByTheServer(t *testing.T) {
 	if err != nil || errOut != "" || strings.Count(out, "\n") != 1 {
 		t.Fatalf("%q, %q, %v", out, errOut, err)
 	}
-	p, err := a.VerifyToken(strings.TrimSpace(out))
+	p, err := a.VerifyToken(t.Context(), strings.TrimSpace(out))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestTokenIsTakenByTheServer(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &j); err != nil {
 		t.Fatal(err)
 	}
-	if p, err = a.VerifyToken(j.Token); err != nil {
+	if p, err = a.VerifyToken(t.Context(), j.Token); err != nil {
 		t.Fatal(err)
 	}
 	if p.Role != carillon.RolePublisher || len(p.Permissions.Subscribe) != 2 || p.Permissions.Publish[0] != "a.b" || p.Permissions.Rooms[0] != "ops-*" ||
@@ -117,7 +117,7 @@ func TestKeysNewPrintsTheKeyAndItsLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
-	if len(lines) != 2 || !auth.IsKey(lines[0]) || strings.Contains(errOut, lines[0]) {
+	if len(lines) != 2 || !org.IsKey(lines[0]) || strings.Contains(errOut, lines[0]) {
 		t.Fatalf("%q, %q", out, errOut)
 	}
 	// The line is one that the configuration takes, and the key one that the
@@ -127,25 +127,25 @@ func TestKeysNewPrintsTheKeyAndItsLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := org.NewDirectory(org.Config{Orgs: []org.Org{{ID: "demo", Limits: org.Limits(cfg.EffectiveLimits(cfg.Orgs[0]))}}})
+	key, err := org.ParseKey("demo", cfg.Orgs[0].Keys[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := auth.ParseKey("demo", cfg.Orgs[0].Keys[0])
+	dir, err := org.NewDirectory(org.Config{Orgs: []org.Org{{ID: "demo", Limits: org.Limits(cfg.EffectiveLimits(cfg.Orgs[0])), Keys: []org.Key{key}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := auth.New(auth.Config{Orgs: dir, Keys: []auth.Key{key}})
+	a, err := auth.New(auth.Config{Orgs: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, err := a.VerifyBearer(lines[0]); err != nil || p.Org != "demo" || p.KeyID != key.ID {
+	if p, err := a.VerifyBearer(t.Context(), lines[0]); err != nil || p.Org != "demo" || p.KeyID != key.ID {
 		t.Errorf("%+v, %v", p, err)
 	}
 
 	out, errOut, err = carillonRun(t, "keys", "new", "--org", "demo", "--json")
 	var j struct{ Org, ID, Key, Line string }
-	if err2 := json.Unmarshal([]byte(out), &j); err != nil || err2 != nil || errOut != "" || !auth.IsKey(j.Key) || !strings.HasPrefix(j.Line, j.ID+":") || j.Org != "demo" {
+	if err2 := json.Unmarshal([]byte(out), &j); err != nil || err2 != nil || errOut != "" || !org.IsKey(j.Key) || !strings.HasPrefix(j.Line, j.ID+":") || j.Org != "demo" {
 		t.Errorf("%q, %q, %v, %v", out, errOut, err, err2)
 	}
 	if _, _, err := carillonRun(t, "keys", "new", "--org", "De mo"); err == nil || !strings.HasPrefix(err.Error(), "--org: ") {

@@ -19,19 +19,20 @@ import (
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/config"
+	"github.com/carillon-rt/carillon/internal/org"
 	"github.com/carillon-rt/carillon/internal/server"
 )
 
 // DevCmd is `carillon dev`: a node to try things out with, on this machine.
 type DevCmd struct {
-	Listen     string   `help:"The public port (127.0.0.1:8080); port 0: any." default:"127.0.0.1:8080" placeholder:"ADDR"`
-	Ops        string   `help:"The operations port, with the live page (127.0.0.1:8081)." default:"127.0.0.1:8081" placeholder:"ADDR"`
+	Listen     string   `help:"The public port's address; port 0 takes any that is free (default: 127.0.0.1:8080)." default:"127.0.0.1:8080" placeholder:"ADDR"`
+	Ops        string   `help:"The operations port's address, with the live page (default: 127.0.0.1:8081)." default:"127.0.0.1:8081" placeholder:"ADDR"`
 	Data       string   `help:"Keep the log and the keys in this directory (default: a temporary one, removed at the end)." placeholder:"DIR"`
 	EnvFile    string   `help:"Write addresses and keys to this file, as KEY=value lines, once the node is ready." placeholder:"FILE"`
-	Engine     string   `help:"jetstream, or memory for no log on disk." enum:"jetstream,memory" default:"jetstream"`
-	Durability string   `help:"strict: on disk before the answer; relaxed: within a second." enum:"strict,relaxed" default:"strict"`
-	Origin     []string `help:"A web origin that may call, like http://localhost:3000; repeatable." placeholder:"URL"`
-	LogLevel   string   `help:"Of its own log: debug, info, warn or error (warn)." enum:"debug,info,warn,error" default:"warn" placeholder:"LEVEL"`
+	Engine     string   `help:"jetstream keeps the log on disk, memory does not." enum:"jetstream,memory" default:"jetstream"`
+	Durability string   `help:"When an event is on disk. strict: before its publisher's answer; relaxed: within a second." enum:"strict,relaxed" default:"strict"`
+	Origin     []string `help:"Let web pages of this origin call, like http://localhost:3000; repeatable." placeholder:"URL"`
+	LogLevel   string   `help:"How much the node says about itself: debug, info, warn or error (default: warn)." enum:"debug,info,warn,error" default:"warn" placeholder:"LEVEL"`
 }
 
 // Whom dev's credentials stand for.
@@ -123,7 +124,7 @@ func devSecrets(dir string) (s secrets, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		var b [36]byte
 		_, _ = rand.Read(b[:]) // never fails
-		key, hash := auth.NewKey(devOrg)
+		key, hash := org.NewKey(devOrg)
 		s = secrets{base64.RawURLEncoding.EncodeToString(b[:]), key, hash.Line()}
 		if text, err = json.MarshalIndent(s, "", "  "); err != nil {
 			return s, err

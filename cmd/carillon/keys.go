@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"github.com/carillon-rt/carillon"
-	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/org"
 )
 
 // KeysCmd is about the API keys of servers.
@@ -21,22 +21,22 @@ type KeysNewCmd struct {
 
 // Run prints the key.
 func (c *KeysNewCmd) Run(std *IO) error {
-	org, err := carillon.ParseOrgID(c.Org)
+	id, err := carillon.ParseOrgID(c.Org)
 	if err != nil {
 		return fmt.Errorf("--org: %s", carillon.AsError(err).Message)
 	}
-	text, key := auth.NewKey(org)
+	text, key := org.NewKey(id)
 	if c.JSON {
 		return std.printJSON(struct {
 			Org  carillon.OrgID `json:"org"`
 			ID   string         `json:"id"`
 			Key  string         `json:"key"`
 			Line string         `json:"line"`
-		}{org, key.ID, text, key.Line()})
+		}{id, key.ID, text, key.Line()})
 	}
 	if _, err := fmt.Fprintf(std.Out, "%s\n%s\n", text, key.Line()); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(std.Err, "the first line is the key, shown only now; put the second one under 'keys' of the org %s in the configuration\n", org)
+	_, err = fmt.Fprintf(std.Err, "the first line is the key, shown only now; put the second one under 'keys' of the org %s in the configuration\n", id)
 	return err
 }

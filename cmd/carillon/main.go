@@ -23,7 +23,7 @@ type CLI struct {
 	Serve   ServeCmd   `cmd:"" help:"Run a node with your settings."`
 	Publish PublishCmd `cmd:"" help:"Publish an event, or one for every line of NDJSON."`
 	Tail    TailCmd    `cmd:"" help:"Print events as they come."`
-	Token   TokenCmd   `cmd:"" help:"Print a token for a client."`
+	Token   TokenCmd   `cmd:"" help:"Print a token for a client, signed with an issuer's secret."`
 	Keys    KeysCmd    `cmd:"" help:"Make API keys for servers."`
 	Config  ConfigCmd  `cmd:"" help:"Check, print or explain settings."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a server, with every message checked."`
@@ -127,14 +127,16 @@ func usage(std *IO, err error) {
 		}
 	}
 	if list, ok := strings.CutPrefix(text, "expected one of "); ok {
-		text = "a command is missing; there are " + strings.ReplaceAll(list, `"`, "")
+		text = "a command is missing; it is one of " + strings.ReplaceAll(list, `"`, "")
 	} else if rest, ok := strings.CutPrefix(text, "expected "); ok {
 		rest = strings.Trim(rest, `"`)
 		if strings.HasPrefix(rest, "<") {
 			text = rest + " is missing"
 		} else {
-			text = "a command is missing; there is " + rest
+			text = "a command is missing; the only one is " + rest
 		}
 	}
+	text = strings.Replace(text, "expected a valid 64 bit int but got", "it is a whole number, not", 1)
+	text = strings.Replace(text, "expected a float but got", "it is a number, not", 1)
 	fmt.Fprintf(std.Err, "carillon: %s\ncarillon: hint: %s says what there is\n", text, help)
 }

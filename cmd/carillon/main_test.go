@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -102,12 +103,29 @@ func typed(t *testing.T, args ...string) (code int, out, errOut string) {
 	return code, o.String(), e.String()
 }
 
+// subcommands are all below n, as words, but those for the program itself.
+func subcommands(n *kong.Node) (all [][]string) {
+	for _, c := range n.Children {
+		if c.Hidden {
+			continue
+		}
+		all = append(all, []string{c.Name})
+		for _, below := range subcommands(c) {
+			all = append(all, append([]string{c.Name}, below...))
+		}
+	}
+	return all
+}
+
 func TestEveryHelpFitsAScreen(t *testing.T) {
-	for _, command := range [][]string{
-		nil, {"dev"}, {"serve"}, {"token"}, {"keys"}, {"keys", "new"}, {"config"}, {"config", "check"}, {"config", "print"}, {"version"}, {"bench"},
-	} {
+	commands := subcommands(kong.Must(new(CLI)).Model.Node)
+	if len(commands) < 10 {
+		t.Errorf("there are only %q", commands)
+	}
+	for _, command := range append(commands, nil) {
 		code, out, errOut := typed(t, append(command, "--help")...)
-		if lines := strings.Count(out, "\n"); code != exitOK || errOut != "" || !strings.HasPrefix(out, "Usage: carillon") || lines > 40 {
+		if lines := strings.Count(out, "\n"); code != exitOK || errOut != "" || lines > 40 ||
+			!strings.HasPrefix(out, "Usage: carillon"+strings.Join(append([]string{""}, command...), " ")) {
 			t.Errorf("%q: exit %d, %d lines, %q\n%s", command, code, lines, errOut, out)
 		}
 	}
@@ -129,6 +147,9 @@ func TestUsageErrorsSayWhereHelpIs(t *testing.T) {
 		{[]string{"keys"}, []string{"carillon: a command is missing", "new", "carillon keys --help"}},
 		{[]string{"serve"}, []string{"missing flags: --config=FILE", "carillon serve --help"}},
 		{[]string{"config", "check"}, []string{"carillon: <file> is missing", "carillon config check --help"}},
+		{[]string{"config"}, []string{"carillon: a command is missing; it is one of check, print, example", "carillon config --help"}},
+		{[]string{"tail", "--limit", "x"}, []string{`carillon: --limit: it is a whole number, not "x"`, "carillon tail --help"}},
+		{[]string{"bench", "fanout", "--rate", "x"}, []string{`carillon: --rate: it is a number, not "x"`, "carillon bench fanout --help"}},
 	} {
 		code, out, errOut := typed(t, tc.args...)
 		if code != exitUsage || out != "" {

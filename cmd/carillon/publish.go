@@ -20,17 +20,17 @@ import (
 type PublishCmd struct {
 	Remote
 
-	What string `arg:"" optional:"" help:"An event type; or '-' for NDJSON on standard input, one event's data a line." placeholder:"TYPE|-"`
+	What string `arg:"" optional:"" name:"event-type" help:"The event's type, such as order.paid; or '-' for NDJSON on standard input, where every line is one event's data."`
 
-	Type    string   `help:"The event type; with --type-field, what comes before the field's value." placeholder:"TYPE"`
-	Data    string   `help:"The data: JSON, @FILE, or '-' for standard input." default:"null" placeholder:"JSON"`
+	Type    string   `help:"The type of every event; with --type-field, what comes before the field's value." placeholder:"TYPE"`
+	Data    string   `help:"The event's data: JSON, @FILE, or '-' for standard input (default: null)." default:"null" placeholder:"JSON"`
 	Subject string   `help:"What the event is about." placeholder:"TEXT"`
 	ID      string   `help:"Your own id, which makes publishing it twice harmless." name:"id" placeholder:"ID"`
-	ToUser  []string `help:"Only to this user (repeatable)." name:"to-user" placeholder:"USER"`
+	ToUser  []string `help:"Send it to this user only; repeatable." name:"to-user" sep:"none" placeholder:"USER"`
 
 	TypeField    string `help:"NDJSON: the field with the type." placeholder:"FIELD"`
 	SubjectField string `help:"NDJSON: the field with the subject." placeholder:"FIELD"`
-	SkipBad      bool   `help:"NDJSON: leave out lines that cannot be an event."`
+	SkipBad      bool   `help:"NDJSON: leave out lines that cannot be an event, instead of ending there."`
 	JSON         bool   `help:"Print the receipts as NDJSON." name:"json"`
 }
 
@@ -45,6 +45,11 @@ const (
 
 // Run publishes.
 func (c *PublishCmd) Run(ctx context.Context, std *IO) error {
+	for _, u := range c.ToUser { // an empty one must not become everybody
+		if _, err := carillon.ParseUser(u); err != nil {
+			return fmt.Errorf("--to-user: %s", carillon.AsError(err).Message)
+		}
+	}
 	patient, err := c.client(false, 0)
 	if err != nil {
 		return err
@@ -84,7 +89,7 @@ func (c *PublishCmd) draft(in io.Reader) (client.Draft, error) {
 		return client.Draft{}, errors.New("the type is given twice, as an argument and with --type")
 	}
 	if typ == "" {
-		return client.Draft{}, hint(errors.New("no event type"), "carillon publish workflow.step.completed --data '{\"step\": 3}'")
+		return client.Draft{}, hint(errors.New("no event type"), "for example: carillon publish workflow.step.completed --data '{\"step\": 3}'")
 	}
 	if c.TypeField != "" || c.SubjectField != "" || c.SkipBad {
 		return client.Draft{}, hint(errors.New("--type-field, --subject-field and --skip-bad are for NDJSON"), "put '-' instead of the type")
@@ -171,12 +176,9 @@ func (p *publisher) report(end bool) {
 	}
 	p.shown = time.Now()
 	took := time.Since(p.began)
-	text := fmt.Sprintf("published %s events in %.1fs (%s/s), %s duplicates", count(p.events), took.Seconds(), count(int(float64(p.events)/max(took.Seconds(), 1e-3))), count(p.duplicates))
-	switch {
-	case p.skipped == 1:
-		text += ", 1 line left out"
-	case p.skipped > 1:
-		text += fmt.Sprintf(", %s lines left out", count(p.skipped))
+	text := fmt.Sprintf("published %s in %.1fs (%s/s), %s", several(p.events, "event"), took.Seconds(), count(int(float64(p.events)/max(took.Seconds(), 1e-3))), several(p.duplicates, "duplicate"))
+	if p.skipped > 0 {
+		text += ", " + several(p.skipped, "line") + " left out"
 	}
 	if terminal(p.std.Err) {
 		text = "\r" + text
@@ -291,7 +293,7 @@ func (p *publisher) batch(ctx context.Context, lines []line) error {
 func (p *publisher) bad(l line, err error) error {
 	err = fmt.Errorf("line %d: %w", l.number, err)
 	if !p.cmd.SkipBad {
-		return hint(err, "the lines before it are published; --skip-bad leaves such lines out")
+		return hint(err, "what came before it is published, the rest is not; --skip-bad leaves such lines out")
 	}
 	p.skipped++
 	fmt.Fprintf(p.std.Err, "carillon: %v; left out\n", err)

@@ -209,6 +209,7 @@ func TestPublishRefusesFlagsThatDoNotFit(t *testing.T) {
 		{[]string{"-", "--type", "a", "--id", "x"}, "for one event"},
 		{[]string{"a", "--data", "text"}, "the data is not JSON"},
 		{[]string{"a", "--data", "@nothing.here"}, "nothing.here"},
+		{[]string{"a", "--to-user", ""}, "--to-user: a user is 1–255 bytes"},
 	} {
 		if code, _, errOut := publishes(t, "", tc.args...); code != exitError || !strings.Contains(errOut, tc.want) {
 			t.Errorf("%q: exit %d, %s", tc.args, code, errOut)

@@ -9,9 +9,9 @@ import (
 
 // Remote says which server a command talks to, and as whom.
 type Remote struct {
-	URL   string `help:"The server's address." env:"CARILLON_URL" default:"http://127.0.0.1:8080" placeholder:"URL"`
-	Key   string `help:"An API key, for a server." env:"CARILLON_API_KEY" placeholder:"KEY"`
-	Token string `help:"A token, for a user." env:"CARILLON_TOKEN" placeholder:"TOKEN"`
+	URL   string `help:"The server's address (default: http://127.0.0.1:8080)." env:"CARILLON_URL" default:"http://127.0.0.1:8080" placeholder:"URL"`
+	Key   string `help:"Act as one of the organization's servers, with this API key; publish prefers it to a token." env:"CARILLON_API_KEY" placeholder:"KEY"`
+	Token string `help:"Act as a user, with this token; tail prefers it to an API key." env:"CARILLON_TOKEN" placeholder:"TOKEN"`
 }
 
 // client makes a client; retries is Options.Retries. With both credentials at
@@ -43,6 +43,14 @@ func (r *Remote) explain(err error) error {
 		return hint(err, "is the credential this server's, and still good? `carillon dev` prints new ones when it starts")
 	}
 	return err
+}
+
+// several prints how many there are of something.
+func several(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return count(n) + " " + what
 }
 
 // count prints a number with commas.

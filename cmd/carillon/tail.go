@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf16"
 
+	"github.com/carillon-rt/carillon"
 	client "github.com/carillon-rt/carillon/clients/go"
 )
 
@@ -16,13 +17,16 @@ import (
 type TailCmd struct {
 	Remote
 
-	Patterns []string `arg:"" optional:"" help:"Which types ('>' is all); without, only what is sent to the user." placeholder:"PATTERN"`
+	Patterns []string `arg:"" optional:"" help:"Which event types, such as order.paid, 'order.*' or '>' for all; without any, only what is sent to the user by name." placeholder:"PATTERN"`
 
-	Since   string `help:"Where to start: now, earliest, -10m, an event id or a cursor." default:"now" placeholder:"CURSOR"`
-	Subject string `help:"Only events about this." placeholder:"TEXT"`
-	Limit   int    `help:"End after so many events." placeholder:"N"`
+	Since   string `help:"Where to start: now, earliest, a time back such as -10m, or after an event id (default: now)." default:"now" placeholder:"CURSOR"`
+	Subject string `help:"Only events with this subject." placeholder:"TEXT"`
+	Limit   int    `help:"End after N events." placeholder:"N"`
 	JSON    bool   `help:"Print each event as a line of JSON." name:"json"`
 }
+
+// idLen is the length of an event id.
+const idLen = 26
 
 // Run prints until the limit, or until it is interrupted.
 func (c *TailCmd) Run(ctx context.Context, std *IO) error {
@@ -33,10 +37,13 @@ func (c *TailCmd) Run(ctx context.Context, std *IO) error {
 	if c.Limit < 0 {
 		return errors.New("--limit is a number of events, 1 or more")
 	}
+	if _, named := carillon.ParseNamedCursor(c.Since); !named && len(c.Since) != idLen {
+		return fmt.Errorf("--since %q: it is now, earliest, a time back such as -10m (s, m, h, d), or an event id", c.Since)
+	}
 	say := func(format string, args ...any) { fmt.Fprintf(std.Err, "carillon: "+format+"\n", args...) }
 	sub, err := cl.Subscribe(ctx, c.Patterns, client.SubscribeOptions{
 		After: c.Since, Subject: c.Subject,
-		OnGap: func(g client.Gap) { say("gap: %v", g.Error()) },
+		OnGap: func(g client.Gap) { say("%v", g.Error()) },
 		OnConnect: func(n client.Connection) {
 			who := n.User
 			if who == "" {

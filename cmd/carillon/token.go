@@ -14,15 +14,15 @@ import (
 // TokenCmd prints a token for a client: an HS256 JWT.
 type TokenCmd struct {
 	Secret    string   `help:"The issuer's secret. Others on this machine can see it; --secret-env is safer." placeholder:"TEXT"`
-	SecretEnv string   `help:"The environment variable that has the issuer's secret." default:"CARILLON_JWT_SECRET" placeholder:"NAME"`
+	SecretEnv string   `help:"The environment variable that has the issuer's secret (default: CARILLON_JWT_SECRET)." default:"CARILLON_JWT_SECRET" placeholder:"NAME"`
 	Org       string   `help:"The organization." required:"" env:"CARILLON_ORG" placeholder:"ORG"`
 	User      string   `help:"The user." required:"" placeholder:"USER"`
-	Role      string   `help:"member, publisher or admin." default:"member" placeholder:"ROLE"`
-	Expires   string   `help:"How long it is good for, like 15m, 1h or 7d." default:"1h" placeholder:"DURATION"`
+	Role      string   `help:"member, publisher or admin (default: member)." default:"member" placeholder:"ROLE"`
+	Expires   string   `help:"How long it is good for, like 15m, 1h or 7d (default: 1h)." default:"1h" placeholder:"DURATION"`
 	Issuer    string   `help:"The iss claim." placeholder:"TEXT"`
 	Audience  string   `help:"The aud claim." placeholder:"TEXT"`
-	OrgClaim  string   `help:"The claim that names the organization." default:"org" placeholder:"NAME"`
-	Subscribe []string `help:"A pattern it may subscribe to; repeatable. With --subscribe, --publish or --rooms it may do nothing else." placeholder:"PATTERN"`
+	OrgClaim  string   `help:"The claim that names the organization (default: org)." default:"org" placeholder:"NAME"`
+	Subscribe []string `help:"A pattern it may subscribe to; repeatable. Given any of --subscribe, --publish and --rooms, the token may do only what they say." placeholder:"PATTERN"`
 	Publish   []string `help:"A pattern of types it may publish; repeatable." placeholder:"PATTERN"`
 	Rooms     []string `help:"A room it may enter, '*' for any characters; repeatable." placeholder:"GLOB"`
 	JSON      bool     `help:"Print JSON." name:"json"`

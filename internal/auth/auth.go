@@ -1,20 +1,26 @@
 // Package auth turns credentials into principals: it finds the credential of a
 // request, verifies it, and says who is asking. It also decides which web
-// origins may ask.
+// origins may ask, and hands out tickets.
 //
 // What a principal may do is not decided here: package match holds the grants.
 //
 // Every refusal is a *[carillon.Error] that may be shown. Its message never says
 // which secret check failed, and neither message nor cause holds the
-// credential.
+// credential. The reason goes to the log, at most some a second.
 package auth
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/limit"
 	"github.com/carillon-rt/carillon/internal/org"
 )
 
@@ -39,80 +45,76 @@ const (
 // Config is what an Authenticator needs.
 type Config struct {
 	Issuers       []Issuer
-	Keys          []Key
 	Orgs          *org.Directory   // required
+	Origins       *Origins         // whose cookies count; nil: the server's own origin only
 	MaxTokenBytes int              // 0: DefaultMaxTokenBytes
+	JWKS          JWKSPolicy       // of the issuers that publish keys
+	Tickets       *Tickets         // nil: there are none
+	Logger        *slog.Logger     // of what was refused, and why; nil: none
 	Now           func() time.Time // nil: time.Now
 }
 
-// Issuer is somebody who signs tokens. The algorithm is HS256; a token cannot
-// choose another.
-type Issuer struct {
-	Issuer   string           // the iss claim, compared exactly; "": tokens without iss
-	Audience string           // one of the token's aud must be it; "": aud is not looked at
-	Secrets  [][]byte         // any of them may have signed, so that they can be rotated
-	Orgs     []carillon.OrgID // whom it may name
-	Any      bool             // it may name every organization; Orgs must then be empty
-	OrgClaim string           // "": DefaultOrgClaim
-}
-
-// Authenticator verifies credentials. It is immutable; its methods may be
-// called from any goroutine, and do no I/O.
+// Authenticator verifies credentials. Its methods may be called from any
+// goroutine. Where an issuer publishes its keys, Run must be running.
 type Authenticator struct {
-	issuers  map[string]*Issuer
-	keys     map[string]Key
+	issuers  map[string]*issuer
 	orgs     *org.Directory
+	origins  *Origins
+	tickets  *tickets
 	maxBytes int
+	log      *slog.Logger
 	now      func() time.Time
+
+	refusals refusals
+	hits     limit.Hits
 }
 
-// New checks the configuration and makes an Authenticator. It refuses short
-// secrets, an issuer or key that is there twice, an issuer that may name no
-// organization, and a key or issuer of an organization that does not exist. The
-// error names all of them.
+// New checks the configuration and makes an Authenticator. It refuses secrets
+// and keys that are too weak, an issuer that is there twice, and one that may
+// name no organization, or one that does not exist. The error names all of them.
 func New(cfg Config) (*Authenticator, error) {
 	a := &Authenticator{
-		issuers:  make(map[string]*Issuer, len(cfg.Issuers)),
-		keys:     make(map[string]Key, len(cfg.Keys)),
+		issuers:  make(map[string]*issuer, len(cfg.Issuers)),
 		orgs:     cfg.Orgs,
+		origins:  cfg.Origins,
 		maxBytes: cfg.MaxTokenBytes,
+		log:      cfg.Logger,
 		now:      cfg.Now,
+		hits:     limit.Of("token_bytes", "jwks_bytes", "jwks_keys", "jwks_unknown", "jwks_waiting", "tickets"),
 	}
 	if a.orgs == nil {
 		return nil, errors.New("auth: Config.Orgs is required")
 	}
+	if a.origins == nil {
+		a.origins = new(Origins)
+	}
 	if a.maxBytes <= 0 {
 		a.maxBytes = DefaultMaxTokenBytes
+	}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
 	}
 	if a.now == nil {
 		a.now = time.Now
 	}
+	a.refusals.limit = rate.NewLimiter(refusalsPerSecond, refusalsPerSecond)
+	jwks := jwksConfig{JWKSPolicy: cfg.JWKS.withDefaults(), now: a.now, log: a.log, hits: a.hits}
 	var errs []error
-	for _, iss := range cfg.Issuers {
-		if iss.OrgClaim == "" {
-			iss.OrgClaim = DefaultOrgClaim
-		}
-		if a.issuers[iss.Issuer] != nil {
-			errs = append(errs, fmt.Errorf("auth: issuer %q is there twice", iss.Issuer))
-			continue
-		}
-		if err := a.checkIssuer(&iss); err != nil {
-			errs = append(errs, fmt.Errorf("auth: issuer %q: %w", iss.Issuer, err))
-		}
-		a.issuers[iss.Issuer] = &iss
+	var err error
+	if a.tickets, err = newTickets(cfg.Tickets); err != nil {
+		errs = append(errs, err)
 	}
-	for _, k := range cfg.Keys {
-		if _, twice := a.keys[k.ID]; twice {
-			errs = append(errs, fmt.Errorf("auth: key %q is there twice", k.ID))
+	for _, c := range cfg.Issuers {
+		if a.issuers[c.Issuer] != nil {
+			errs = append(errs, fmt.Errorf("auth: issuer %q is there twice", c.Issuer))
 			continue
 		}
-		if !validKeyID(k.ID) {
-			errs = append(errs, fmt.Errorf("auth: key %q: an id is 1–%d characters of a–z and 0–9", k.ID, maxKeyID))
+		iss, err := a.newIssuer(c, jwks)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("auth: issuer %q: %w", c.Issuer, err))
+			continue
 		}
-		if _, ok := a.orgs.Get(k.Org); !ok {
-			errs = append(errs, fmt.Errorf("auth: key %q: there is no organization %q", k.ID, k.Org))
-		}
-		a.keys[k.ID] = k
+		a.issuers[c.Issuer] = iss
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -120,51 +122,39 @@ func New(cfg Config) (*Authenticator, error) {
 	return a, nil
 }
 
-func (a *Authenticator) checkIssuer(iss *Issuer) error {
-	if len(iss.Secrets) == 0 {
-		return errors.New("it has no secret")
-	}
-	for i, s := range iss.Secrets {
-		if len(s) < MinSecretBytes {
-			return fmt.Errorf("secret %d has %d bytes; HS256 needs at least %d", i+1, len(s), MinSecretBytes)
+// Run keeps the keys fresh that issuers publish, until ctx ends. It returns at
+// once where none does. An issuer that does not answer is no error: its last
+// keys count, and the other issuers notice nothing.
+func (a *Authenticator) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, iss := range a.issuers {
+		if iss.set != nil {
+			all.Go(func() { iss.set.run(ctx) })
 		}
 	}
-	switch {
-	case iss.Any && len(iss.Orgs) > 0:
-		return errors.New("it may name every organization, or those listed, not both")
-	case !iss.Any && len(iss.Orgs) == 0:
-		return errors.New("it may name no organization; list some")
-	}
-	for _, id := range iss.Orgs {
-		if _, ok := a.orgs.Get(id); !ok {
-			return fmt.Errorf("there is no organization %q", id)
-		}
-	}
-	switch iss.OrgClaim {
-	case "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "role", "permissions":
-		return fmt.Errorf("the org claim cannot be %q, which means something else", iss.OrgClaim)
-	}
-	return nil
+	all.Wait()
 }
 
 // VerifyBearer verifies what stood in an Authorization header: an API key or a
 // JWT.
-func (a *Authenticator) VerifyBearer(text string) (*carillon.Principal, error) {
-	if IsKey(text) {
+func (a *Authenticator) VerifyBearer(ctx context.Context, text string) (*carillon.Principal, error) {
+	if org.IsKey(text) {
 		return a.VerifyKey(text)
 	}
-	return a.VerifyToken(text)
+	return a.VerifyToken(ctx, text)
 }
 
-// Verify verifies a credential that FromRequest found.
-func (a *Authenticator) Verify(c Credential) (*carillon.Principal, error) {
+// Verify verifies a credential that FromRequest found. A ticket is good once.
+func (a *Authenticator) Verify(ctx context.Context, c Credential) (*carillon.Principal, error) {
 	switch c.Where {
 	case InHeader:
-		return a.VerifyBearer(c.Text)
+		return a.VerifyBearer(ctx, c.Text)
+	case InTicket:
+		return a.redeem(ctx, c.Text)
 	case Nowhere:
 		return nil, carillon.Errorf(carillon.CodeUnauthenticated, "this needs a token: send it as 'Authorization: Bearer <token>'")
 	default:
-		return a.VerifyToken(c.Text)
+		return a.VerifyToken(ctx, c.Text)
 	}
 }
 
@@ -184,9 +174,11 @@ func (a *Authenticator) tooLong(text string) error {
 	if len(text) <= a.maxBytes {
 		return nil
 	}
+	a.hits.Add("token_bytes")
 	return &carillon.Error{
 		Code:    carillon.CodeUnauthenticated,
 		Message: fmt.Sprintf("the token is not valid: it is longer than %d bytes", a.maxBytes),
+		Limit:   "token_bytes",
 		Err:     fmt.Errorf("auth: credential of %d bytes", len(text)),
 	}
 }

@@ -44,6 +44,16 @@ func (o *Origins) Check(r *http.Request) error {
 	return carillon.Errorf(carillon.CodeForbidden, "this origin may not call; the operator can add it to 'origins'")
 }
 
+// ours reports whether the browser says that a page which may call has sent the
+// request, so that its cookies can count.
+func (o *Origins) ours(r *http.Request) bool {
+	if len(r.Header["Origin"]) > 0 {
+		return o.Check(r) == nil
+	}
+	site := r.Header["Sec-Fetch-Site"]
+	return len(site) == 1 && site[0] == "same-origin"
+}
+
 func own(origin string, r *http.Request) bool {
 	scheme, host, ok := strings.Cut(origin, "://")
 	if !ok || host == "" || strings.ContainsAny(host, "/?#@") {
@@ -76,8 +86,8 @@ const (
 
 // CORS puts the policy in front of a whole handler: it refuses other origins
 // with 403, answers preflights with 204, and lets a page of an allowed origin
-// read the answer. Every answer gets Vary: Authorization, Cookie, Origin.
-// Cookies are not let in.
+// send its cookie and read the answer. Every answer gets Vary: Authorization,
+// Cookie, Origin.
 func (o *Origins) CORS(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -89,6 +99,7 @@ func (o *Origins) CORS(next http.Handler) http.Handler {
 		origin := r.Header.Get("Origin")
 		if origin != "" {
 			h.Set("Access-Control-Allow-Origin", origin)
+			h.Set("Access-Control-Allow-Credentials", "true")
 			h.Set("Access-Control-Expose-Headers", corsExpose)
 		}
 		if origin != "" && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/org"
 )
 
 // Where says where in a request a credential stood.
@@ -19,6 +20,8 @@ const (
 	InHeader            // Authorization: Bearer
 	InSubprotocol       // Sec-WebSocket-Protocol: carillon.v1, bearer.<token>
 	InQuery             // ?token=
+	InTicket            // ?ticket=
+	InCookie            // Cookie: carillon_token
 )
 
 // Credential is a token or API key as found in a request, not yet verified.
@@ -43,6 +46,10 @@ func (c Credential) String() string {
 		return "credential in Sec-WebSocket-Protocol"
 	case InQuery:
 		return "credential in ?token="
+	case InTicket:
+		return "credential in ?ticket="
+	case InCookie:
+		return "credential in the cookie " + Cookie
 	case Nowhere:
 	}
 	return "no credential"
@@ -54,75 +61,120 @@ func (c Credential) MarshalText() ([]byte, error) { return []byte(c.String()), n
 // bearerProtocol is how a browser's WebSocket carries a token.
 const bearerProtocol = "bearer."
 
+// Cookie is the name of the cookie that carries a token.
+const Cookie = "carillon_token"
+
+// Places says where a request may have its credential beside the places that
+// every request has: Authorization, ?token= and the cookie.
+type Places uint8
+
+// The places that some requests have.
+const (
+	Subprotocol Places = 1 << iota // a WebSocket handshake; elsewhere the header means nothing
+	TicketQuery                    // what begins to receive; elsewhere ?ticket= is bad_request
+)
+
 // FromRequest finds the credential of a request; without one it returns the
-// zero Credential. A WebSocket handshake passes allowSubprotocol; for other
-// requests the header means nothing.
+// zero Credential. The request's Origin must have been checked ([Origins]).
 //
 // The same credential in two places is one, in the order of [Where]. Two
 // different ones, two Authorization headers and an unreadable query are
-// bad_request. An API key outside Authorization is unauthenticated. Tickets are
-// not known yet; a request with one is bad_request.
-func FromRequest(r *http.Request, allowSubprotocol bool) (Credential, error) {
-	var c Credential
-	add := func(text string, where Where) error {
-		switch {
-		case where != InHeader && IsKey(text):
-			return keyElsewhere()
-		case c.None():
-			c = Credential{text, where}
-		case c.Text != text:
-			return carillon.BadRequest("two different credentials (%s and %s); send one", c, Credential{Where: where})
-		}
-		return nil
+// bad_request. An API key outside Authorization is unauthenticated.
+//
+// The cookie counts where there is nothing else and the browser says that a page
+// which may call has sent it: by an allowed Origin or, without one, as
+// Sec-Fetch-Site: same-origin.
+func (a *Authenticator) FromRequest(r *http.Request, places Places) (Credential, error) {
+	var c finder
+	if err := c.header(r.Header["Authorization"]); err != nil {
+		return Credential{}, err
 	}
-
-	switch h := r.Header["Authorization"]; {
-	case len(h) > 1:
-		return Credential{}, carillon.BadRequest("%d Authorization headers; send one", len(h))
-	case len(h) == 1:
-		scheme, text, _ := strings.Cut(h[0], " ")
-		text = strings.TrimLeft(text, " ")
-		if !strings.EqualFold(scheme, "Bearer") || text == "" || strings.ContainsAny(text, " \t,") {
-			return Credential{}, carillon.Errorf(carillon.CodeUnauthenticated, "the Authorization header is not understood; it is 'Bearer <token>'")
-		}
-		if err := add(text, InHeader); err != nil {
+	if places&Subprotocol != 0 {
+		if err := c.subprotocol(r.Header["Sec-Websocket-Protocol"]); err != nil {
 			return Credential{}, err
 		}
 	}
-	if allowSubprotocol {
-		for _, h := range r.Header["Sec-Websocket-Protocol"] {
-			for p := range strings.SplitSeq(h, ",") {
-				text, ok := strings.CutPrefix(strings.Trim(p, " \t"), bearerProtocol)
-				if !ok {
-					continue
-				}
-				if text == "" {
-					return Credential{}, carillon.Errorf(carillon.CodeUnauthenticated, "the subprotocol 'bearer.' has no token; it is 'bearer.<token>'")
-				}
-				if err := add(text, InSubprotocol); err != nil {
-					return Credential{}, err
-				}
+	if r.URL.RawQuery != "" {
+		if err := c.query(r.URL.RawQuery, places&TicketQuery != 0); err != nil {
+			return Credential{}, err
+		}
+	}
+	if c.found.None() && a.origins.ours(r) {
+		for _, cookie := range r.CookiesNamed(Cookie) {
+			if err := c.add(cookie.Value, InCookie); err != nil {
+				return Credential{}, err
 			}
 		}
 	}
-	if r.URL.RawQuery == "" {
-		return c, nil
+	return c.found, nil
+}
+
+// finder collects the credential of a request.
+type finder struct{ found Credential }
+
+func (c *finder) add(text string, where Where) error {
+	switch {
+	case where != InHeader && org.IsKey(text):
+		return keyElsewhere()
+	case text == "":
+		return carillon.Errorf(carillon.CodeUnauthenticated, "the %s is empty", Credential{Where: where})
+	case c.found.None():
+		c.found = Credential{text, where}
+	case c.found.Text != text:
+		return carillon.BadRequest("two different credentials (%s and %s); send one", c.found, Credential{Where: where})
 	}
-	q, err := url.ParseQuery(r.URL.RawQuery)
+	return nil
+}
+
+func (c *finder) header(values []string) error {
+	switch len(values) {
+	case 0:
+		return nil
+	case 1:
+		scheme, text, _ := strings.Cut(values[0], " ")
+		text = strings.TrimLeft(text, " ")
+		if !strings.EqualFold(scheme, "Bearer") || text == "" || strings.ContainsAny(text, " \t,") {
+			return carillon.Errorf(carillon.CodeUnauthenticated, "the Authorization header is not understood; it is 'Bearer <token>'")
+		}
+		return c.add(text, InHeader)
+	default:
+		return carillon.BadRequest("%d Authorization headers; send one", len(values))
+	}
+}
+
+func (c *finder) subprotocol(values []string) error {
+	for _, h := range values {
+		for p := range strings.SplitSeq(h, ",") {
+			text, ok := strings.CutPrefix(strings.Trim(p, " \t"), bearerProtocol)
+			if !ok {
+				continue
+			}
+			if err := c.add(text, InSubprotocol); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *finder) query(raw string, tickets bool) error {
+	q, err := url.ParseQuery(raw)
 	if err != nil {
 		// err repeats a part of the query, which may be a part of a token.
-		return Credential{}, carillon.BadRequest("the query is not readable; percent-encode what is not a letter or digit")
+		return carillon.BadRequest("the query is not readable; percent-encode what is not a letter or digit")
 	}
-	if q.Has("ticket") {
-		return Credential{}, carillon.BadRequest("?ticket= is not supported by this server; use ?token=")
+	if q.Has("ticket") && !tickets {
+		return carillon.BadRequest("?ticket= is for what begins to receive: WebSocket, SSE and poll")
 	}
 	for _, text := range q["token"] {
-		if text == "" {
-			return Credential{}, carillon.Errorf(carillon.CodeUnauthenticated, "?token= is empty")
-		}
-		if err := add(text, InQuery); err != nil {
-			return Credential{}, err
+		if err := c.add(text, InQuery); err != nil {
+			return err
 		}
 	}
-	return c, nil
+	for _, text := range q["ticket"] {
+		if err := c.add(text, InTicket); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -12,18 +12,21 @@ import (
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/org"
 )
 
 func TestWhereACredentialMayBe(t *testing.T) {
 	const none, bad, unauth = carillon.Code(""), carillon.CodeBadRequest, carillon.CodeUnauthenticated
-	key, _ := auth.NewKey("demo")
+	key, _ := org.NewKey("demo")
+	a := newAuth(t)
 	for _, tc := range []struct {
-		name   string
-		url    string
-		header http.Header
-		ws     bool
-		want   auth.Credential
-		code   carillon.Code
+		name    string
+		url     string
+		header  http.Header
+		ws      bool
+		tickets bool
+		want    auth.Credential
+		code    carillon.Code
 	}{
 		{name: "nowhere", url: "/v1/sse?pattern=a"},
 		{name: "in the header", header: http.Header{"Authorization": {"Bearer T"}}, want: auth.Credential{Text: "T", Where: auth.InHeader}},
@@ -35,7 +38,21 @@ func TestWhereACredentialMayBe(t *testing.T) {
 		{name: "in a second header line, no space", ws: true, header: http.Header{"Sec-Websocket-Protocol": {"carillon.v1,x", "y,bearer.T"}}, want: auth.Credential{Text: "T", Where: auth.InSubprotocol}},
 		{name: "the subprotocol of no WebSocket", header: http.Header{"Sec-Websocket-Protocol": {"carillon.v1, bearer.T"}}},
 		{name: "the same everywhere", ws: true, url: "/?token=T&token=T", header: http.Header{"Authorization": {"Bearer T"}, "Sec-Websocket-Protocol": {"bearer.T, bearer.T"}}, want: auth.Credential{Text: "T", Where: auth.InHeader}},
-		{name: "a cookie is none", header: http.Header{"Cookie": {"carillon_token=T"}}},
+		{name: "a ticket in the query", tickets: true, url: "/?ticket=T", want: auth.Credential{Text: "T", Where: auth.InTicket}},
+
+		{name: "a cookie that no page sent", header: http.Header{"Cookie": {"carillon_token=T"}}},
+		{name: "a cookie from a page of ours", header: http.Header{"Cookie": {"a=b; carillon_token=T"}, "Sec-Fetch-Site": {"same-origin"}}, want: auth.Credential{Text: "T", Where: auth.InCookie}},
+		{name: "a cookie from our own origin", header: http.Header{"Cookie": {"carillon_token=T"}, "Origin": {"http://example.com"}}, want: auth.Credential{Text: "T", Where: auth.InCookie}},
+		{name: "a cookie from an allowed origin", header: http.Header{"Cookie": {"carillon_token=T"}, "Origin": {"https://app.example"}, "Sec-Fetch-Site": {"cross-site"}}, want: auth.Credential{Text: "T", Where: auth.InCookie}},
+		{name: "the same cookie twice", header: http.Header{"Cookie": {"carillon_token=T", "carillon_token=T"}, "Sec-Fetch-Site": {"same-origin"}}, want: auth.Credential{Text: "T", Where: auth.InCookie}},
+		{name: "a cookie from another origin", header: http.Header{"Cookie": {"carillon_token=T"}, "Origin": {"https://evil.example"}, "Sec-Fetch-Site": {"same-origin"}}},
+		{name: "a cookie from null", header: http.Header{"Cookie": {"carillon_token=T"}, "Origin": {"null"}, "Sec-Fetch-Site": {"same-origin"}}},
+		{name: "a cookie from the same site only", header: http.Header{"Cookie": {"carillon_token=T"}, "Sec-Fetch-Site": {"same-site"}}},
+		{name: "a cookie that a typed address sent", header: http.Header{"Cookie": {"carillon_token=T"}, "Sec-Fetch-Site": {"none"}}},
+		{name: "a cookie with two sites", header: http.Header{"Cookie": {"carillon_token=T"}, "Sec-Fetch-Site": {"same-origin", "cross-site"}}},
+		{name: "a cookie beside the header does not count", header: http.Header{"Cookie": {"carillon_token=U"}, "Sec-Fetch-Site": {"same-origin"}, "Authorization": {"Bearer T"}}, want: auth.Credential{Text: "T", Where: auth.InHeader}},
+		{name: "a cookie beside the query does not count", url: "/?token=T", header: http.Header{"Cookie": {"carillon_token=U"}, "Sec-Fetch-Site": {"same-origin"}}, want: auth.Credential{Text: "T", Where: auth.InQuery}},
+		{name: "another cookie", header: http.Header{"Cookie": {"Carillon_token=T"}, "Sec-Fetch-Site": {"same-origin"}}},
 
 		{name: "header and query differ", url: "/?token=U", header: http.Header{"Authorization": {"Bearer T"}}, code: bad},
 		{name: "header and subprotocol differ", ws: true, header: http.Header{"Authorization": {"Bearer T"}, "Sec-Websocket-Protocol": {"bearer.U"}}, code: bad},
@@ -43,7 +60,15 @@ func TestWhereACredentialMayBe(t *testing.T) {
 		{name: "two in the query", url: "/?token=T&token=U", code: bad},
 		{name: "two in the subprotocol", ws: true, header: http.Header{"Sec-Websocket-Protocol": {"bearer.T, bearer.U"}}, code: bad},
 		{name: "two headers", header: http.Header{"Authorization": {"Bearer T", "Bearer T"}}, code: bad},
-		{name: "a ticket", url: "/?ticket=T", code: bad},
+		{name: "a ticket where there is none", url: "/?ticket=T", code: bad},
+		{name: "ticket and token", tickets: true, url: "/?ticket=T&token=U", code: bad},
+		{name: "ticket and header", tickets: true, url: "/?ticket=T", header: http.Header{"Authorization": {"Bearer U"}}, code: bad},
+		{name: "two tickets", tickets: true, url: "/?ticket=T&ticket=U", code: bad},
+		{name: "two cookies", header: http.Header{"Cookie": {"carillon_token=T; carillon_token=U"}, "Sec-Fetch-Site": {"same-origin"}}, code: bad},
+		{name: "an empty ticket", tickets: true, url: "/?ticket=", code: unauth},
+		{name: "an empty cookie", header: http.Header{"Cookie": {"carillon_token="}, "Sec-Fetch-Site": {"same-origin"}}, code: unauth},
+		{name: "a key in a cookie", header: http.Header{"Cookie": {"carillon_token=" + key}, "Sec-Fetch-Site": {"same-origin"}}, code: unauth},
+		{name: "a key as a ticket", tickets: true, url: "/?ticket=" + key, code: unauth},
 		{name: "an unreadable query", url: "/?token=T;x", code: bad},
 		{name: "Basic", header: http.Header{"Authorization": {"Basic dTpw"}}, code: unauth},
 		{name: "no scheme", header: http.Header{"Authorization": {"T"}}, code: unauth},
@@ -65,7 +90,14 @@ func TestWhereACredentialMayBe(t *testing.T) {
 			if tc.header != nil {
 				r.Header = tc.header
 			}
-			got, err := auth.FromRequest(r, tc.ws)
+			var places auth.Places
+			if tc.ws {
+				places |= auth.Subprotocol
+			}
+			if tc.tickets {
+				places |= auth.TicketQuery
+			}
+			got, err := a.FromRequest(r, places)
 			if tc.code == none {
 				if err != nil || got != tc.want || got.None() != (tc.want.Text == "") {
 					t.Errorf("got %q %s, %v", got.Text, got, err)
@@ -84,7 +116,7 @@ func TestWhereACredentialMayBe(t *testing.T) {
 }
 
 func TestVerifyTakesKeysFromTheHeaderOnly(t *testing.T) {
-	text, key := auth.NewKey("demo")
+	text, key := org.NewKey("demo")
 	a := newAuth(t, key)
 	for c, ok := range map[auth.Credential]bool{
 		{Text: text, Where: auth.InHeader}:             true,
@@ -93,9 +125,12 @@ func TestVerifyTakesKeysFromTheHeaderOnly(t *testing.T) {
 		{Text: good(hs256), Where: auth.InHeader}:      true,
 		{Text: good(hs256), Where: auth.InQuery}:       true,
 		{Text: good(hs256), Where: auth.InSubprotocol}: true,
+		{Text: text, Where: auth.InCookie}:             false,
+		{Text: good(hs256), Where: auth.InCookie}:      true,
+		{Text: good(hs256), Where: auth.InTicket}:      false,
 		{}: false,
 	} {
-		p, err := a.Verify(c)
+		p, err := a.Verify(t.Context(), c)
 		if (err == nil) != ok {
 			t.Errorf("%s: %+v, %v", c, p, err)
 		}
@@ -194,8 +229,8 @@ func TestCORS(t *testing.T) {
 		if got := res.Header.Values("Vary"); len(got) != 1 || got[0] != "Authorization, Cookie, Origin" {
 			t.Errorf("%s from %q: Vary is %q", method, origin, got)
 		}
-		if res.Header.Get("Access-Control-Allow-Credentials") != "" {
-			t.Errorf("%s from %q: credentials are let in", method, origin)
+		if with := res.Header.Get("Access-Control-Allow-Credentials"); with == "true" != (res.Header.Get("Access-Control-Allow-Origin") == "https://app.example.com") {
+			t.Errorf("%s from %q: cookies are let in: %q", method, origin, with)
 		}
 		return res
 	}

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -10,35 +11,78 @@ import (
 	"strings"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/org"
 )
 
 // maxDate is the last second of the year 9999. An exp above it is a mistake,
 // most often milliseconds.
 const maxDate = 253402300799
 
-// How most libraries write the header, which then needs no reading.
-var (
-	usualHeader  = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`))
-	usualHeader2 = base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"JWT","alg":"HS256"}`))
-)
-
 // base64url without padding, and only the one spelling of each value.
 var base64url = base64.RawURLEncoding.Strict()
 
-// VerifyToken verifies a JWT: a JWS in compact form (RFC 7515), signed with
-// HS256, whose claims (RFC 7519) are those of the protocol. An API key is
-// refused with a message that says where keys belong.
+// VerifyToken verifies a JWT: a JWS in compact form (RFC 7515), signed with a
+// key of its issuer, whose claims (RFC 7519) are those of the protocol. An API
+// key is refused with a message that says where keys belong.
+//
+// Where the issuer's key is not known yet and may be fetched it waits for that,
+// or for ctx; otherwise it does no I/O. A token that cannot be judged now is
+// unavailable.
 //
 // The principal's Expires is the token's exp. Where the leeway alone still
 // carries the token, it is the end of the leeway.
 //
 // What is wrong with the claims is said to the client only when the signature
 // is good; before that, a token is valid or it is not.
-func (a *Authenticator) VerifyToken(token string) (*carillon.Principal, error) {
-	if IsKey(token) {
+func (a *Authenticator) VerifyToken(ctx context.Context, token string) (*carillon.Principal, error) {
+	p, err := a.verify(token)
+	var unknown *unknownKeyError
+	if errors.As(err, &unknown) {
+		fetched := make(chan struct{})
+		if err = unknown.fetch(func() { close(fetched) }); err == nil {
+			select {
+			case <-fetched:
+				p, err = a.again(token)
+			case <-ctx.Done():
+				err = carillon.Unavailable(0, ctx.Err(), "the keys of the token's issuer have not come yet; try again")
+			}
+		}
+	}
+	return p, a.refused(err)
+}
+
+// Submit is VerifyToken for those who cannot wait. done is called exactly once,
+// possibly at once; it must not block.
+func (a *Authenticator) Submit(token string, done func(*carillon.Principal, error)) {
+	p, err := a.verify(token)
+	var unknown *unknownKeyError
+	if errors.As(err, &unknown) {
+		err = unknown.fetch(func() {
+			p, err := a.again(token)
+			done(p, a.refused(err))
+		})
+		if err == nil {
+			return
+		}
+	}
+	done(p, a.refused(err))
+}
+
+// again verifies a token whose key was fetched meanwhile, or could not be.
+func (a *Authenticator) again(token string) (*carillon.Principal, error) {
+	p, err := a.verify(token)
+	var unknown *unknownKeyError
+	if errors.As(err, &unknown) {
+		err = unknown.fetch(nil)
+	}
+	return p, err
+}
+
+// verify judges a token by the keys that are at hand. An *unknownKeyError says
+// that it names another one.
+func (a *Authenticator) verify(token string) (*carillon.Principal, error) {
+	if org.IsKey(token) {
 		return nil, keyElsewhere()
 	}
 	if err := a.tooLong(token); err != nil {
@@ -46,7 +90,7 @@ func (a *Authenticator) VerifyToken(token string) (*carillon.Principal, error) {
 	}
 	claims, iss, err := a.open(token)
 	if err != nil {
-		return nil, &carillon.Error{Code: carillon.CodeUnauthenticated, Message: "the token is not valid", Err: fmt.Errorf("auth: %w", err)}
+		return nil, notValid(err)
 	}
 	p, err := a.principal(claims, iss)
 	if err != nil {
@@ -55,14 +99,19 @@ func (a *Authenticator) VerifyToken(token string) (*carillon.Principal, error) {
 	return p, nil
 }
 
+func notValid(err error) error {
+	return &carillon.Error{Code: carillon.CodeUnauthenticated, Message: "the token is not valid", Err: fmt.Errorf("auth: %w", err)}
+}
+
 // open checks form, header and signature, and returns the claims and who made
 // them.
-func (a *Authenticator) open(token string) (object, *Issuer, error) {
+func (a *Authenticator) open(token string) (object, *issuer, error) {
 	signed, sig64, payload64, err := cutToken(token)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := checkHeader(signed[:len(signed)-len(payload64)-1]); err != nil {
+	head, err := parseHeader(signed[:len(signed)-len(payload64)-1])
+	if err != nil {
 		return nil, nil, fmt.Errorf("header: %w", err)
 	}
 	payload, err := decode(payload64)
@@ -77,22 +126,28 @@ func (a *Authenticator) open(token string) (object, *Issuer, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("signature: %w", err)
 	}
+	iss, err := a.issuer(claims)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := iss.checkType(head.typ); err != nil {
+		return nil, nil, err
+	}
+	return claims, iss, iss.verify(head, signed, sig)
+}
 
-	// The issuer chooses the keys; nothing else in the token has a say.
+// issuer is who the claims say has made them. It chooses the keys; nothing else
+// in a token has a say.
+func (a *Authenticator) issuer(claims object) (*issuer, error) {
 	name, named, err := claims.text("iss")
 	if err != nil {
-		return nil, nil, fmt.Errorf("claims: %w", err)
+		return nil, fmt.Errorf("claims: %w", err)
 	}
 	iss := a.issuers[name]
-	if iss == nil || named != (iss.Issuer != "") {
-		return nil, nil, errors.New("no such issuer is configured")
+	if iss == nil || named != (name != "") {
+		return nil, errors.New("no such issuer is configured")
 	}
-	for _, secret := range iss.Secrets {
-		if err = jwt.SigningMethodHS256.Verify(signed, sig, secret); err == nil {
-			return claims, iss, nil
-		}
-	}
-	return nil, nil, err
+	return iss, nil
 }
 
 // cutToken splits header.claims.signature.
@@ -117,43 +172,6 @@ func decode(part string) ([]byte, error) {
 	return b, nil
 }
 
-// checkHeader takes a header that says HS256 and asks for nothing we would have
-// to understand. Keys in it (jwk, jku, x5c, x5u) and names of keys (kid) are
-// not looked at: the issuer's configuration has the keys.
-func checkHeader(part string) error {
-	if part == usualHeader || part == usualHeader2 {
-		return nil
-	}
-	text, err := decode(part)
-	if err != nil {
-		return err
-	}
-	h, err := parseObject(text)
-	if err != nil {
-		return err
-	}
-	alg, _, err := h.text("alg")
-	if err != nil {
-		return err
-	}
-	if alg != "HS256" {
-		return errors.New("alg is not HS256")
-	}
-	if _, crit, err := h.get("crit"); crit || err != nil {
-		return errors.New("crit is not supported")
-	}
-	// A token made for another purpose says so here (RFC 8725 §3.11).
-	typ, has, err := h.text("typ")
-	if err != nil {
-		return err
-	}
-	typ = strings.TrimPrefix(strings.ToLower(typ), "application/")
-	if has && typ != "jwt" && typ != "at+jwt" {
-		return errors.New("typ says that it is no access token")
-	}
-	return nil
-}
-
 // claimError is a fault in the claims of a token whose signature is good. Its
 // text is for the client.
 type claimError string
@@ -163,7 +181,7 @@ func (e claimError) Error() string { return string(e) }
 func badClaim(format string, args ...any) error { return claimError(fmt.Sprintf(format, args...)) }
 
 func refuseClaims(err error) error {
-	e := &carillon.Error{Code: carillon.CodeUnauthenticated, Message: "the token is not valid", Err: fmt.Errorf("auth: %w", err)}
+	e := carillon.AsError(notValid(err))
 	var c claimError
 	if errors.As(err, &c) {
 		e.Message += ": " + string(c)
@@ -177,16 +195,16 @@ func refuseClaims(err error) error {
 var errExpired = errors.New("expired")
 
 // principal reads the claims and looks up the organization they name.
-func (a *Authenticator) principal(claims object, iss *Issuer) (*carillon.Principal, error) {
-	p, id, err := readClaims(claims, iss.OrgClaim, a.now())
+func (a *Authenticator) principal(claims object, iss *issuer) (*carillon.Principal, error) {
+	p, id, err := readClaims(claims, iss.orgClaim, a.now())
 	if err != nil {
 		return nil, err
 	}
-	if err := checkAudience(claims, iss.Audience); err != nil {
+	if err := checkAudience(claims, iss.audience); err != nil {
 		return nil, err
 	}
-	if !iss.Any && !slices.Contains(iss.Orgs, id) {
-		return nil, fmt.Errorf("issuer %q may not name organization %q", iss.Issuer, id)
+	if !iss.any && !slices.Contains(iss.orgs, id) {
+		return nil, fmt.Errorf("issuer %q may not name organization %q", iss.name, id)
 	}
 	o, err := a.organization(id)
 	if err != nil {

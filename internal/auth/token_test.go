@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -43,9 +44,17 @@ func forge(h func() hash.Hash, key []byte, header, claims string) string {
 
 func sign(claims string) string { return forge(sha256.New, secret, hs256, claims) }
 
-func newAuth(t testing.TB, keys ...auth.Key) *auth.Authenticator {
+func newAuth(t testing.TB, keys ...org.Key) *auth.Authenticator {
 	t.Helper()
-	dir, err := org.NewDirectory(org.Config{Orgs: []org.Org{{ID: "demo"}, {ID: "acme"}, {ID: "other"}, {ID: "closed", Disabled: true}}})
+	orgs := []org.Org{{ID: "demo"}, {ID: "acme"}, {ID: "other"}, {ID: "closed", Disabled: true}}
+	for i := range orgs {
+		for _, k := range keys {
+			if k.Org == orgs[i].ID {
+				orgs[i].Keys = append(orgs[i].Keys, k)
+			}
+		}
+	}
+	dir, err := org.NewDirectory(org.Config{Orgs: orgs})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,9 +63,9 @@ func newAuth(t testing.TB, keys ...auth.Key) *auth.Authenticator {
 			{Secrets: [][]byte{secret, rotated}, Any: true},
 			{Issuer: "acme", Audience: "carillon", Secrets: [][]byte{acme}, Orgs: []carillon.OrgID{"acme"}, OrgClaim: "https://acme.example/org"},
 		},
-		Keys: keys,
-		Orgs: dir,
-		Now:  func() time.Time { return now },
+		Orgs:    dir,
+		Origins: auth.NewOrigins([]string{"https://app.example"}),
+		Now:     func() time.Time { return now },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +145,7 @@ func TestTokenBecomesPrincipal(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := a.VerifyToken(tc.token)
+			got, err := a.VerifyToken(t.Context(), tc.token)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,7 +167,7 @@ func claims(more string) string {
 
 func TestTokensRefused(t *testing.T) {
 	a := newAuth(t)
-	if _, err := a.VerifyToken(good(hs256)); err != nil {
+	if _, err := a.VerifyToken(t.Context(), good(hs256)); err != nil {
 		t.Fatal(err)
 	}
 	parts := strings.Split(good(hs256), ".")
@@ -211,6 +220,12 @@ func TestTokensRefused(t *testing.T) {
 		{"alg twice", good(`{"alg":"HS256","alg":"HS256"}`), notValid},
 		{"crit", good(`{"alg":"HS256","crit":["exp"],"exp":1}`), notValid},
 		{"crit, empty", good(`{"alg":"HS256","crit":[]}`), notValid},
+		{"b64 false without crit", good(`{"alg":"HS256","b64":false}`), notValid},
+		{"kid a number", good(`{"alg":"HS256","kid":1}`), notValid},
+		{"kid twice", good(`{"alg":"HS256","kid":"a","kid":"a"}`), notValid},
+		{"kid very long", good(`{"alg":"HS256","kid":"` + strings.Repeat("k", 257) + `"}`), notValid},
+		{"typ empty", good(`{"alg":"HS256","typ":""}`), notValid},
+		{"typ application/", good(`{"alg":"HS256","typ":"application/"}`), notValid},
 		{"crit twice", good(`{"alg":"HS256","crit":[],"crit":null}`), notValid},
 		{"b64 false with crit", good(`{"alg":"HS256","b64":false,"crit":["b64"]}`), notValid},
 		{"a token for another purpose", good(`{"alg":"HS256","typ":"secevent+jwt"}`), notValid},
@@ -308,7 +323,7 @@ func TestTokensRefused(t *testing.T) {
 		{"more than a thousand patterns", claims(`,"permissions":{"subscribe":` + many + `}`), "the token is not valid: permissions: more than 1000 patterns"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p, err := a.VerifyToken(tc.token)
+			p, err := a.VerifyToken(t.Context(), tc.token)
 			if err == nil {
 				t.Fatalf("accepted as %+v", p)
 			}
@@ -346,10 +361,10 @@ func TestOpenDirectoryMakesOrganizationsOnlyForGoodTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := `{"sub":"a","org":"new","exp":` + exp + `}`
-	if _, err := a.VerifyToken(forge(sha256.New, rotated, hs256, body)); err == nil || len(dir.IDs()) != 0 {
+	if _, err := a.VerifyToken(t.Context(), forge(sha256.New, rotated, hs256, body)); err == nil || len(dir.IDs()) != 0 {
 		t.Errorf("a bad signature: %v, orgs %v", err, dir.IDs())
 	}
-	if p, err := a.VerifyToken(sign(body)); err != nil || p.Org != "new" {
+	if p, err := a.VerifyToken(t.Context(), sign(body)); err != nil || p.Org != "new" {
 		t.Errorf("%+v, %v", p, err)
 	}
 	if d := cmp.Diff([]carillon.OrgID{"new"}, dir.IDs()); d != "" {
@@ -367,7 +382,7 @@ func TestSignedTokensVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := a.VerifyToken(token)
+	got, err := a.VerifyToken(t.Context(), token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +394,7 @@ func TestSignedTokensVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.VerifyToken(token); err != nil {
+	if _, err := a.VerifyToken(t.Context(), token); err != nil {
 		t.Error(err)
 	}
 	for name, c := range map[string]auth.Claims{
@@ -409,12 +424,12 @@ func FuzzVerify(f *testing.F) {
 	a := newAuth(f)
 	f.Fuzz(func(t *testing.T, header, body string) {
 		token := forge(sha256.New, secret, header, body)
-		p, err := a.VerifyToken(token)
+		p, err := a.VerifyToken(t.Context(), token)
 		// Without the right signature, never.
-		if p2, err := a.VerifyToken(token[:strings.LastIndexByte(token, '.')+1] + b64(strings.Repeat("x", 32))); err == nil {
+		if p2, err := a.VerifyToken(t.Context(), token[:strings.LastIndexByte(token, '.')+1]+b64(strings.Repeat("x", 32))); err == nil {
 			t.Fatalf("accepted without a signature: %+v", p2)
 		}
-		_, _ = a.VerifyBearer(header)
+		_, _ = a.VerifyBearer(t.Context(), header)
 		if err != nil {
 			if e, ok := err.(*carillon.Error); !ok || e.Code != carillon.CodeUnauthenticated {
 				t.Fatalf("error is %T %v", err, err)
@@ -447,7 +462,7 @@ func BenchmarkVerifyHS256(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := a.VerifyToken(token); (err != nil) != (name == "forged") {
+				if _, err := a.VerifyToken(b.Context(), token); (err != nil) != (name == "forged") {
 					b.Fatal(err)
 				}
 			}
@@ -456,11 +471,11 @@ func BenchmarkVerifyHS256(b *testing.B) {
 }
 
 func BenchmarkVerifyKey(b *testing.B) {
-	var keys []auth.Key
+	var keys []org.Key
 	var text string
 	for range 1000 {
-		var k auth.Key
-		text, k = auth.NewKey("demo")
+		var k org.Key
+		text, k = org.NewKey("demo")
 		keys = append(keys, k)
 	}
 	a := newAuth(b, keys...)
@@ -473,10 +488,10 @@ func BenchmarkVerifyKey(b *testing.B) {
 }
 
 func Example() {
-	dir, _ := org.NewDirectory(org.Config{Orgs: []org.Org{{ID: "demo"}}})
-	text, key := auth.NewKey("demo")
-	a, _ := auth.New(auth.Config{Orgs: dir, Keys: []auth.Key{key}})
-	p, err := a.VerifyBearer(text)
+	text, key := org.NewKey("demo")
+	dir, _ := org.NewDirectory(org.Config{Orgs: []org.Org{{ID: "demo", Keys: []org.Key{key}}}})
+	a, _ := auth.New(auth.Config{Orgs: dir})
+	p, err := a.VerifyBearer(context.Background(), text)
 	fmt.Println(p.Org, p.Role, err)
 	// Output: demo admin <nil>
 }

@@ -67,6 +67,8 @@ func TestDirectoryRefuses(t *testing.T) {
 		"an invalid name":    {Orgs: []org.Org{{ID: "A"}}},
 		"no name":            {Orgs: []org.Org{{}}},
 		"a negative limit":   {Orgs: []org.Org{{ID: "a", Limits: org.Limits{PublishBytesPerSecond: -1}}}},
+		"a key twice":        {Orgs: []org.Org{{ID: "a", Keys: []org.Key{{ID: "k"}}}, {ID: "b", Keys: []org.Key{{ID: "k"}}}}},
+		"a strange key id":   {Orgs: []org.Org{{ID: "a", Keys: []org.Key{{ID: "A_b"}}}}},
 		"a negative default": {Defaults: org.Limits{PublishBurst: -1}},
 	} {
 		if _, err := org.NewDirectory(cfg); err == nil {

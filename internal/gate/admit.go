@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"time"
@@ -16,7 +18,7 @@ func (g *Gate) admit(p *carillon.Principal, drafts []carillon.Draft, now time.Ti
 	case len(drafts) == 0:
 		return nil, 0, carillon.BadRequest("there are no events; send 1–%d", g.cfg.BatchEvents)
 	case len(drafts) > g.cfg.BatchEvents:
-		return nil, 0, carillon.Errorf(carillon.CodeTooLarge, "%d events at once; at most %d are allowed, send them in parts", len(drafts), g.cfg.BatchEvents)
+		return nil, 0, carillon.Errorf(carillon.CodeTooLarge, "%d events at once; at most %d are allowed, send them in parts", len(drafts), g.cfg.BatchEvents).Over("batch_events")
 	}
 	// One piece of memory for both; the engine copies the events.
 	events := make([]carillon.Event, len(drafts))
@@ -30,17 +32,17 @@ func (g *Gate) admit(p *carillon.Principal, drafts []carillon.Draft, now time.Ti
 		}
 		key, err := g.stamp(e, p, d, who, now)
 		if err != nil {
-			refusal := carillon.AsError(err)
+			refusal := *carillon.AsError(err)
 			if len(drafts) > 1 {
-				refusal = &carillon.Error{Code: refusal.Code, Message: fmt.Sprintf("event %d: %s", i, refusal.Message), RetryAfter: refusal.RetryAfter, Err: refusal.Err}
+				refusal.Message = fmt.Sprintf("event %d: %s", i, refusal.Message)
 			}
-			return nil, 0, refusal
+			return nil, 0, &refusal
 		}
 		batch[i] = engine.Append{Event: e, Key: key}
 		bytes += size(e)
 	}
 	if bytes > g.cfg.BatchBytes {
-		return nil, 0, carillon.Errorf(carillon.CodeTooLarge, "the events have %d bytes together; at most %d are allowed, send them in parts", bytes, g.cfg.BatchBytes)
+		return nil, 0, carillon.Errorf(carillon.CodeTooLarge, "the events have %d bytes together; at most %d are allowed, send them in parts", bytes, g.cfg.BatchBytes).Over("request_bytes")
 	}
 	return batch, bytes, nil
 }
@@ -50,17 +52,17 @@ func (g *Gate) stamp(e *carillon.Event, p *carillon.Principal, d *carillon.Draft
 	if e.Type, err = g.eventType(p, d.Type); err != nil {
 		return "", err
 	}
-	if len(d.Data) > g.cfg.EventBytes {
-		return "", carillon.Errorf(carillon.CodeTooLarge, "the data has %d bytes; at most %d are allowed", len(d.Data), g.cfg.EventBytes)
+	if n := len(d.Data) + len(d.CE); n > g.cfg.EventBytes {
+		return "", carillon.Errorf(carillon.CodeTooLarge, "the data has %d bytes; at most %d are allowed", n, g.cfg.EventBytes).Over("event_bytes")
 	}
-	e.Data = d.Data
+	e.Data, e.CE = d.Data, d.CE
 	if e.Subject, err = carillon.ParseSubject(d.Subject); err != nil {
 		return "", err
 	}
 	if e.Time, err = eventTime(d.Time, now); err != nil {
 		return "", err
 	}
-	if key, err = eventKey(who, d.ID); err != nil {
+	if key, err = eventKey(who, d.Source, d.ID); err != nil {
 		return "", err
 	}
 	if e.To, err = g.audience(d); err != nil {
@@ -124,8 +126,10 @@ func strict(s string) bool {
 	return offset[:2] <= "23" && offset[3:] <= "59"
 }
 
-// eventKey is the key that makes publishing idempotent, or "".
-func eventKey(who, id string) (string, error) {
+// eventKey is the key that makes publishing idempotent, or "". None of its parts
+// can hold the NUL between them, so no two keys meet. A source, which may be
+// long, is there by its hash.
+func eventKey(who, source, id string) (string, error) {
 	if id == "" {
 		return "", nil
 	}
@@ -135,7 +139,11 @@ func eventKey(who, id string) (string, error) {
 	if _, err := carillon.ParseSubject(id); err != nil { // the same alphabet
 		return "", carillon.BadRequest("an event's own id is UTF-8 without control characters")
 	}
-	return who + ":" + id, nil
+	if source != "" {
+		hash := sha256.Sum256([]byte(source))
+		who += "\x00" + base64.RawURLEncoding.EncodeToString(hash[:])
+	}
+	return who + "\x00" + id, nil
 }
 
 // audience checks whom the event is for.
@@ -152,7 +160,7 @@ func (g *Gate) audience(d *carillon.Draft) (carillon.Audience, error) {
 	case len(d.Users) == 0:
 		return carillon.Audience{}, nil
 	case len(d.Users) > g.cfg.UsersPerEvent:
-		return carillon.Audience{}, carillon.BadRequest("the event names %d users; at most %d are allowed", len(d.Users), g.cfg.UsersPerEvent)
+		return carillon.Audience{}, carillon.BadRequest("the event names %d users; at most %d are allowed", len(d.Users), g.cfg.UsersPerEvent).Over("users_per_event")
 	}
 	users := make([]string, 0, len(d.Users))
 	known := make(map[string]struct{}, len(d.Users))
@@ -171,7 +179,7 @@ func (g *Gate) audience(d *carillon.Draft) (carillon.Audience, error) {
 
 // size is what an event counts for in limits of bytes.
 func size(e *carillon.Event) int {
-	n := len(e.Type) + len(e.Subject) + len(e.Data)
+	n := len(e.Type) + len(e.Subject) + len(e.Data) + len(e.CE)
 	for _, u := range e.To.Users {
 		n += len(u)
 	}

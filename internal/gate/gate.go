@@ -89,6 +89,7 @@ func New(cfg Config) *Gate {
 	for _, s := range cfg.Sources {
 		g.sources[s] = struct{}{}
 	}
+	g.count.limits = newLimits()
 	g.tenants.open = cfg.Open
 	g.tenants.atLeast = cfg.EventBytes
 	g.tenants.m = map[carillon.OrgID]*tenant{}
@@ -104,7 +105,7 @@ func New(cfg Config) *Gate {
 // The gate keeps the Data and the strings of the drafts, not the slice itself.
 func (g *Gate) Submit(p *carillon.Principal, drafts []carillon.Draft, done func([]carillon.Receipt, error)) {
 	if err := g.submit(p, drafts, done); err != nil {
-		g.count.refuse(err.Code)
+		g.count.refuse(err)
 		done(nil, err)
 	}
 }
@@ -121,8 +122,8 @@ func (g *Gate) submit(p *carillon.Principal, drafts []carillon.Draft, done func(
 		return err
 	}
 	n, size := int64(len(batch)), int64(bytes)
-	if !g.count.enter(n, size, int64(g.cfg.InFlight), g.cfg.InFlightBytes) {
-		return carillon.Unavailable(busyRetry, nil, "more events are waiting to be stored than this server takes; send them again later")
+	if over := g.count.enter(n, size, int64(g.cfg.InFlight), g.cfg.InFlightBytes); over != "" {
+		return carillon.Unavailable(busyRetry, nil, "more events are waiting to be stored than this server takes; send them again later").Over(over)
 	}
 	t := g.tenants.get(o, now)
 	if err := t.take(now, len(batch), bytes); err != nil {

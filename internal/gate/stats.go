@@ -5,6 +5,7 @@ import (
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/engine"
+	"github.com/carillon-rt/carillon/internal/limit"
 )
 
 // largeEvent is from when on an event is counted as large, in bytes of data.
@@ -19,6 +20,8 @@ type Stats struct {
 	Failed     uint64 // events that the log refused
 	// Refused counts batches by the code they were refused with.
 	Refused map[carillon.Code]uint64
+	// Limits counts those that met a limit of the config, by its name.
+	Limits map[string]uint64
 
 	InFlight      int64 // events that wait for the log now
 	InFlightBytes int64
@@ -36,6 +39,7 @@ func (g *Gate) Stats() Stats {
 		InFlight:      c.inFlight.Load(),
 		InFlightBytes: c.inFlightBytes.Load(),
 		Refused:       make(map[carillon.Code]uint64, len(refusals)),
+		Limits:        c.limits.Load(),
 	}
 	for i, code := range refusals {
 		s.Refused[code] = c.refused[i].Load()
@@ -52,25 +56,44 @@ var refusals = [...]carillon.Code{
 type counters struct {
 	events, duplicates, bytes, large, failed atomic.Uint64
 	refused                                  [len(refusals)]atomic.Uint64
+	limits                                   limit.Hits
 	inFlight, inFlightBytes                  atomic.Int64
 }
 
-func (c *counters) refuse(code carillon.Code) {
+// newLimits are those that the gate refuses by.
+func newLimits() limit.Hits {
+	return limit.Of("event_bytes", "request_bytes", "batch_events", "users_per_event",
+		"publish_per_second", "publish_burst", "publish_bytes_per_second", inFlight, inFlightBytes)
+}
+
+const (
+	inFlight      = "publish_in_flight"
+	inFlightBytes = "publish_in_flight_bytes"
+)
+
+func (c *counters) refuse(err *carillon.Error) {
+	c.limits.Add(err.Limit)
 	for i := range refusals {
-		if refusals[i] == code {
+		if refusals[i] == err.Code {
 			c.refused[i].Add(1)
 		}
 	}
 }
 
-// enter counts events in, unless they would be over a limit. Alone they may be.
-func (c *counters) enter(n, bytes, maxN, maxBytes int64) bool {
+// enter counts events in, or returns the limit that they would be over. Alone
+// they may be.
+func (c *counters) enter(n, bytes, maxN, maxBytes int64) (over string) {
 	all, allBytes := c.inFlight.Add(n), c.inFlightBytes.Add(bytes)
-	if all == n || all <= maxN && allBytes <= maxBytes {
-		return true
+	switch {
+	case all == n || all <= maxN && allBytes <= maxBytes:
+		return ""
+	case all > maxN:
+		over = inFlight
+	default:
+		over = inFlightBytes
 	}
 	c.leave(n, bytes)
-	return false
+	return over
 }
 
 func (c *counters) leave(n, bytes int64) {

@@ -92,11 +92,11 @@ func (ts *tenants) evict(now time.Time) {
 // take takes n events of so many bytes from what the organization may publish
 // now, or nothing.
 func (t *tenant) take(now time.Time, n, bytes int) *carillon.Error {
-	events, err := reserve(t.events, now, n, "events")
+	events, err := reserve(t.events, now, n, measure{"events", "publish_per_second", "publish_burst"})
 	if err != nil {
 		return err
 	}
-	if _, err := reserve(t.bytes, now, bytes, "bytes of events"); err != nil {
+	if _, err := reserve(t.bytes, now, bytes, measure{"bytes of events", "publish_bytes_per_second", "publish_bytes_per_second"}); err != nil {
 		if events != nil {
 			events.CancelAt(now)
 		}
@@ -105,12 +105,15 @@ func (t *tenant) take(now time.Time, n, bytes int) *carillon.Error {
 	return nil
 }
 
-func reserve(l *rate.Limiter, now time.Time, n int, what string) (*rate.Reservation, *carillon.Error) {
+// measure is what a rate is of, and the limits that set it.
+type measure struct{ what, rate, burst string }
+
+func reserve(l *rate.Limiter, now time.Time, n int, m measure) (*rate.Reservation, *carillon.Error) {
 	if l == nil {
 		return nil, nil
 	}
 	if n > l.Burst() {
-		return nil, carillon.Errorf(carillon.CodeTooLarge, "%d %s at once; this organization may publish %d at once, send them in parts", n, what, l.Burst())
+		return nil, carillon.Errorf(carillon.CodeTooLarge, "%d %s at once; this organization may publish %d at once, send them in parts", n, m.what, l.Burst()).Over(m.burst)
 	}
 	r := l.ReserveN(now, n)
 	wait := r.DelayFrom(now)
@@ -120,7 +123,8 @@ func reserve(l *rate.Limiter, now time.Time, n int, what string) (*rate.Reservat
 	r.CancelAt(now)
 	return nil, &carillon.Error{
 		Code:       carillon.CodeRateLimited,
-		Message:    "this organization publishes more " + what + " than its limit a second; send them again later",
+		Message:    "this organization publishes more " + m.what + " than its limit a second; send them again later",
 		RetryAfter: wait,
+		Limit:      m.rate,
 	}
 }

@@ -182,6 +182,7 @@ func (f *Feed) passTo(p place) {
 func (f *Feed) Add(sub *Sub, start uint64) error {
 	sub.feed, sub.start = f, start
 	if err := f.realm.enter(sub, f.shard.id); err != nil {
+		f.shard.stats.TooManyShapes++
 		return err
 	}
 	f.subs = append(f.subs, sub)

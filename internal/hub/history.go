@@ -8,6 +8,7 @@ import (
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/engine"
+	"github.com/carillon-rt/carillon/internal/limit"
 	"github.com/carillon-rt/carillon/internal/match"
 )
 
@@ -47,9 +48,17 @@ const (
 // History reads an organization's past: whatever the caller may receive, filtered
 // by what is asked for. Its methods may be called from any goroutine.
 type History struct {
-	cfg   HistoryConfig
-	turns chan struct{} // one for each read that goes on; never closed
+	cfg    HistoryConfig
+	turns  chan struct{} // one for each read that goes on; never closed
+	limits limit.Hits
 }
+
+// The limits of history, as the config calls them.
+const (
+	historyPage       = "history_page"
+	historyBytes      = "history_bytes"
+	historyConcurrent = "history_concurrent"
+)
 
 // NewHistory makes a History. It panics if Open is nil.
 func NewHistory(cfg HistoryConfig) *History {
@@ -68,8 +77,16 @@ func NewHistory(cfg HistoryConfig) *History {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &History{cfg: cfg, turns: make(chan struct{}, cfg.Concurrent)}
+	return &History{
+		cfg: cfg, turns: make(chan struct{}, cfg.Concurrent),
+		limits: limit.Of(historyPage, historyBytes, historyConcurrent),
+	}
 }
+
+// Limits counts how often each limit of the config was met, by its name: a page
+// larger than allowed was asked for, or ended for its bytes; a read had to wait
+// for others.
+func (h *History) Limits() map[string]uint64 { return h.limits.Load() }
 
 // Query is what is asked for.
 type Query struct {
@@ -123,6 +140,9 @@ func (h *History) Read(ctx context.Context, p *carillon.Principal, q Query) (*Pa
 		}
 		return nil, carillon.Unavailable(historyRetry, err, "history could not be read just now; ask again later")
 	}
+	if r.heavy && r.MaxBytes == h.cfg.Bytes {
+		h.limits.Add(historyBytes)
+	}
 	return &r.page, nil
 }
 
@@ -133,6 +153,7 @@ func (h *History) turn(ctx context.Context) error {
 		return nil
 	default:
 	}
+	h.limits.Add(historyConcurrent)
 	t := time.NewTimer(historyWait)
 	defer t.Stop()
 	var cause error
@@ -143,7 +164,7 @@ func (h *History) turn(ctx context.Context) error {
 		cause = ctx.Err()
 	case <-t.C:
 	}
-	return carillon.Unavailable(historyRetry, cause, "too many are reading history at the same time; ask again later")
+	return carillon.Unavailable(historyRetry, cause, "too many are reading history at the same time; ask again later").Over(historyConcurrent)
 }
 
 // historyReader makes one page.
@@ -155,6 +176,7 @@ type historyReader struct {
 	granted bool // no pattern was asked for: the grants filter instead
 	looked  int
 	bytes   int
+	heavy   bool // the page ends for its bytes
 	head    carillon.Position
 	newest  carillon.Position // of the organization, from the leader
 	oldest  carillon.Position
@@ -177,7 +199,10 @@ func (h *History) reader(p *carillon.Principal, q Query) (*historyReader, error)
 		return nil, carillon.Errorf(carillon.CodeNotFound, "room %q is not known here", q.Rooms[0])
 	}
 	switch {
-	case q.Limit < 0 || q.Limit > h.cfg.Page:
+	case q.Limit > h.cfg.Page:
+		h.limits.Add(historyPage)
+		return nil, carillon.BadRequest("limit is %d; it is 1–%d", q.Limit, h.cfg.Page).Over(historyPage)
+	case q.Limit < 0:
 		return nil, carillon.BadRequest("limit is %d; it is 1–%d", q.Limit, h.cfg.Page)
 	case q.Desc && q.Start.Kind != carillon.CursorNone:
 		return nil, carillon.BadRequest("newest first goes back from 'before'; 'after' is for the order asc")
@@ -321,7 +346,7 @@ var errPageFull = errors.New("hub: the page is full")
 
 // fill makes the page of what follows at.
 func (r *historyReader) fill(ctx context.Context, at carillon.Position) error {
-	r.page, r.looked, r.bytes = Page{}, 0, 0
+	r.page, r.looked, r.bytes, r.heavy = Page{}, 0, 0, false
 	full := false
 	for from := at.Seq; !full && from < r.newest.Seq; {
 		seen, err := r.piece(ctx, from, r.newest.Seq, func(e *carillon.Entry) error {
@@ -357,7 +382,8 @@ func (r *historyReader) fill(ctx context.Context, at carillon.Position) error {
 // fits counts a matching entry, if there is room for it in the page.
 func (r *historyReader) fits(e *carillon.Entry) bool {
 	n := len(r.page.Entries)
-	if n >= r.Limit || n > 0 && r.bytes+weight(e) > r.MaxBytes {
+	r.heavy = n > 0 && n < r.Limit && r.bytes+weight(e) > r.MaxBytes
+	if n >= r.Limit || r.heavy {
 		return false
 	}
 	r.bytes += weight(e)
@@ -411,6 +437,7 @@ func (r *historyReader) backward(ctx context.Context) error {
 			r.bytes += weight(e)
 			at = e.Pos
 		}
+		r.heavy = w.heavy
 		if cut = w.cut; !cut && w.looked > 0 {
 			at = w.first
 		}
@@ -460,6 +487,7 @@ func (r *historyReader) before(ctx context.Context) (at carillon.Position, hi ui
 type windowed struct {
 	entries []*carillon.Entry // those wanted, oldest first, as many of the newest as there is room for
 	cut     bool              // there was no room for older ones
+	heavy   bool              // for their bytes
 	first   carillon.Position // of the oldest entry looked at
 	looked  int
 	dense   bool // it has too many entries and was given up
@@ -486,7 +514,7 @@ func (r *historyReader) window(ctx context.Context, lo, hi uint64) (w windowed, 
 			bytes -= weight(w.entries[0])
 			w.entries[0] = nil
 			w.entries = w.entries[1:]
-			w.cut = true
+			w.cut, w.heavy = true, have+n <= r.Limit
 		}
 		return nil
 	}

@@ -341,6 +341,9 @@ func TestReadersWaitForTheirTurn(t *testing.T) {
 		if _, err := h.Read(t.Context(), alice, hub.Query{}); err != nil {
 			t.Errorf("the turn was not given back: %v", err)
 		}
+		if n := h.Limits()["history_concurrent"]; n != 2 {
+			t.Errorf("%d reads were counted that had to wait, want 2", n)
+		}
 	})
 }
 

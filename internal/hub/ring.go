@@ -136,6 +136,8 @@ type ring struct {
 	table atomic.Pointer[ringTable]
 	bytes atomic.Int64 // entries and their encodings
 	start atomic.Uint64
+	// evictions are how often it was over its budget.
+	evictions atomic.Uint64
 	// floor is the position just before the oldest entry here.
 	floor atomic.Pointer[carillon.Position]
 
@@ -225,6 +227,7 @@ func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
 func (r *ring) evict() {
 	t := r.table.Load()
 	for r.bytes.Load() > r.budget && len(t.chunks) > 2 {
+		r.evictions.Add(1)
 		var freed int64
 		var last *Delivery
 		for _, d := range t.chunks[0] {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carillon-rt/carillon"
@@ -66,8 +67,11 @@ type scans struct {
 	orgs    map[carillon.OrgID]*scanOrg
 	ready   []*scanOrg // those with passengers and no pass of theirs running
 	running []int      // passes per partition
+	busy    int        // workers
 	lookups []func(context.Context)
 	recent  []*scanChunk // newest last
+
+	queued atomic.Uint64 // what found every worker busy
 }
 
 // scanOrg is the platform of one organization.
@@ -94,15 +98,24 @@ func (s *scans) board(p passenger) {
 	o.waiting = append(o.waiting, p)
 	if !o.busy && len(o.waiting) == 1 {
 		s.ready = append(s.ready, o)
+		s.queue()
 	}
 	s.mu.Unlock()
 	s.signal()
+}
+
+// queue counts something new to do for which no worker is free. s.mu is held.
+func (s *scans) queue() {
+	if s.busy == cap(s.work) {
+		s.queued.Add(1)
+	}
 }
 
 // lookup runs f on a worker: one question to the log, for one session.
 func (s *scans) lookup(f func(context.Context)) {
 	s.mu.Lock()
 	s.lookups = append(s.lookups, f)
+	s.queue()
 	s.mu.Unlock()
 	s.signal()
 }
@@ -132,9 +145,13 @@ func (s *scans) step(ctx context.Context) bool {
 	if len(s.lookups) > 0 {
 		f := s.lookups[0]
 		s.lookups = s.lookups[1:]
+		s.busy++
 		s.mu.Unlock()
 		s.signal()
 		f(ctx)
+		s.mu.Lock()
+		s.busy--
+		s.mu.Unlock()
 		return true
 	}
 	for i, o := range s.ready {
@@ -144,6 +161,7 @@ func (s *scans) step(ctx context.Context) bool {
 		}
 		s.ready = slices.Delete(s.ready, i, i+1)
 		s.running[p]++
+		s.busy++
 		o.busy = true
 		board := o.waiting
 		o.waiting = nil
@@ -153,6 +171,7 @@ func (s *scans) step(ctx context.Context) bool {
 		left, err := s.pass(ctx, realm, board)
 		s.mu.Lock()
 		s.running[p]--
+		s.busy--
 		o.waiting = append(left, o.waiting...)
 		if err == nil {
 			s.idle(o)

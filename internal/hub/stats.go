@@ -9,10 +9,12 @@ type Stats struct {
 	Replayed         uint64 // entries given by feeds that were behind
 	RingResumes      uint64 // cursors that the ring could verify
 	LogLookups       uint64 // cursors that the log was asked about
+	TooManyShapes    uint64 // subscriptions refused for the placement of their wildcards
 	Feeds            uint64 // now
 
 	Entries, Notices, Marked, Reopened, Resets uint64 // of the tails
-	Passes, Scanned, StalePasses               uint64 // of the scans
+	Passes, Scanned, StalePasses, Queued       uint64 // of the scans; queued had to wait for a worker
+	Evictions                                  uint64 // times the oldest entries left a ring that was full
 	RingBytes, RingEntries                     uint64 // now
 	Realms                                     uint64 // now
 }
@@ -26,12 +28,14 @@ func (h *Hub) Stats(ctx context.Context) Stats {
 		sum.Marked += p.marked.Load()
 		sum.Reopened += p.reopened.Load()
 		sum.Resets += p.resets.Load()
+		sum.Evictions += p.ring.evictions.Load()
 		sum.RingBytes += uint64(max(p.ring.bytes.Load(), 0))
 		if head, t := p.ring.head.Load(), p.ring.table.Load(); head >= t.base {
 			sum.RingEntries += head - t.base + 1
 		}
 	}
 	sum.Passes, sum.Scanned, sum.StalePasses = h.passes.Load(), h.scanned.Load(), h.stale.Load()
+	sum.Queued = h.scans.queued.Load()
 	h.mu.Lock()
 	sum.Realms = uint64(len(h.realms))
 	h.mu.Unlock()
@@ -55,6 +59,7 @@ func (h *Hub) Stats(ctx context.Context) Stats {
 			sum.Replayed += st.Replayed
 			sum.RingResumes += st.RingResumes
 			sum.LogLookups += st.LogLookups
+			sum.TooManyShapes += st.TooManyShapes
 			sum.Feeds += st.Feeds
 		case <-ctx.Done():
 			return sum

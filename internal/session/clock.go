@@ -8,9 +8,18 @@ import (
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
-// setExpiry notes when the principal's credential ends; whoever verified it has
-// decided about leeway.
-func (s *Session) setExpiry(p *carillon.Principal) { s.expires, s.warned = p.Expires, false }
+// setExpiry notes when the connection ends with its principal's credential, about
+// which leeway whoever verified it has decided: some time before, so that clients
+// whose tokens were made together do not come back together.
+func (s *Session) setExpiry(p *carillon.Principal) {
+	s.expires, s.warned = p.Expires, false
+	if s.expires.IsZero() {
+		return
+	}
+	if spread := min(s.core.Limits.TokenSpread, s.expires.Sub(s.now())/10); spread > 0 {
+		s.expires = s.expires.Add(-rand.N(spread))
+	}
+}
 
 // rearm sets the timer to the next of all deadlines. Sending and hearing only
 // move some of them away: the timer then fires early and is set anew.

@@ -15,10 +15,37 @@ type directory struct {
 	sessions map[string]*Session
 	polls    map[*Poll]struct{}
 	places   map[carillon.OrgID]int // taken by sessions
+	reserved int                    // places of the node, taken by sessions and polls or about to be
 	draining bool
 	window   time.Duration // of the drain
 	empty    chan struct{} // closed when draining and all are gone
 }
+
+// Reserve takes a place among the connections of the node, for a session or a
+// poll that is about to be made and gives it back at its end; if nothing comes of
+// it, Release does. It reports whether there was one.
+func (c *Core) Reserve() bool {
+	d := &c.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c.MaxConnections > 0 && d.reserved >= c.MaxConnections {
+		c.stats.limits.Add(limitNode)
+		return false
+	}
+	d.reserved++
+	return true
+}
+
+// Release gives back what Reserve took.
+func (c *Core) Release() {
+	c.dir.mu.Lock()
+	defer c.dir.mu.Unlock()
+	c.dir.reserved--
+}
+
+// Met counts a limit of the config that a door refuses by, as the error's Limit
+// says; "" is none.
+func (c *Core) Met(limit string) { c.stats.limits.Add(limit) }
 
 // placeRetry is how long a client is told to wait for a place.
 const placeRetry = 5 * time.Second
@@ -34,11 +61,12 @@ func (c *Core) Enter(org carillon.OrgID) (leave func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if most > 0 && d.places[org] >= most {
-		c.stats.full.Add(1)
+		c.stats.limits.Add(limitConnections)
 		return nil, &carillon.Error{
 			Code:       carillon.CodeQuotaExceeded,
 			Message:    fmt.Sprintf("this organization has %d connections, as many as it may have; close one, or come back later", most),
 			RetryAfter: placeRetry,
+			Limit:      limitConnections,
 		}
 	}
 	d.places[org]++
@@ -68,6 +96,9 @@ func (d *directory) remove(s *Session) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.sessions, s.id)
+	if s.opt.Reserved {
+		d.reserved--
+	}
 	d.check()
 }
 
@@ -84,6 +115,9 @@ func (d *directory) removePoll(p *Poll) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.polls, p)
+	if p.opt.Reserved {
+		d.reserved--
+	}
 	d.check()
 }
 

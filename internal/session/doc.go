@@ -45,6 +45,7 @@ type Limits struct {
 	DeadAfter       time.Duration // 60 s without a frame from the client: closed
 	ConnectTimeout  time.Duration // 5 s for a connect frame
 	TokenExpiring   time.Duration // 60 s before its token expires a client is told
+	TokenSpread     time.Duration // 60 s; up to so long before its token ends a connection does, and a tenth of what is left
 	KeepAlive       time.Duration // 15 s of silence on SSE: a block with the cursor
 	Retry           time.Duration // 3 s: what SSE clients are told to wait before they reconnect
 	PollBytes       int           // 1 MiB of events in one answer
@@ -71,13 +72,13 @@ func (l Limits) withDefaults() Limits {
 	t(&l.DeadAfter, 60*time.Second)
 	t(&l.ConnectTimeout, 5*time.Second)
 	t(&l.TokenExpiring, 60*time.Second)
+	t(&l.TokenSpread, 60*time.Second)
 	t(&l.KeepAlive, 15*time.Second)
 	t(&l.Retry, 3*time.Second)
 	return l
 }
 
-// Config is what a node hands its sessions. Only Limits and Connections may be
-// zero.
+// Config is what a node hands its sessions. The limits may be zero.
 type Config struct {
 	Hub       *hub.Hub
 	IDs       *wire.Keyring
@@ -88,6 +89,14 @@ type Config struct {
 	// Connections is how many sessions an organization may have at the same
 	// time; 0, or a nil function: no limit. It must not block.
 	Connections func(carillon.OrgID) int
+
+	// Allowed returns why a principal may not be here any more: its organization
+	// or its API key is gone; nil, or a nil function: it may. It must not block.
+	Allowed func(*carillon.Principal) error
+
+	// MaxConnections is how many sessions and polls the node may have at the
+	// same time; 0: no limit.
+	MaxConnections int
 }
 
 // Core is what all sessions of a node share.
@@ -102,6 +111,7 @@ type Core struct {
 func NewCore(c Config) *Core {
 	c.Limits = c.Limits.withDefaults()
 	core := &Core{Config: c}
+	core.stats.limits = newLimits()
 	core.dir.sessions = map[string]*Session{}
 	core.dir.places = map[carillon.OrgID]int{}
 	core.dir.polls = map[*Poll]struct{}{}

@@ -9,8 +9,8 @@ import (
 // answered: it is accepted or refused whole. The error may be shown.
 func (c *Core) Admit(p *carillon.Principal, patterns []carillon.Pattern) error {
 	if len(patterns) > c.Limits.Subscriptions {
-		c.stats.subscriptions.Add(1)
-		return carillon.Errorf(carillon.CodeQuotaExceeded, "a connection has at most %d subscriptions; these are %d", c.Limits.Subscriptions, len(patterns))
+		c.stats.limits.Add(limitSubscriptions)
+		return carillon.Errorf(carillon.CodeQuotaExceeded, "a connection has at most %d subscriptions; these are %d", c.Limits.Subscriptions, len(patterns)).Over(limitSubscriptions)
 	}
 	for _, pattern := range patterns {
 		if !match.MaySubscribe(p, pattern) {

@@ -16,6 +16,9 @@ type PollOptions struct {
 	Cursor    carillon.Cursor    // exclusive; none: now
 	Limit     int                // events
 	Wait      time.Duration      // 0: answer at once
+	Reserved  bool               // it has the place on the node that Reserve took, and gives it back
+
+	CloudEvents bool // the events are wanted as CloudEvents
 }
 
 // PollAnswer is what a poll found. Its events are shared: do not change them.
@@ -72,6 +75,10 @@ func (p *Poll) Cancel() {
 }
 
 func (p *Poll) open() {
+	if err := p.core.allowed(p.opt.Principal); err != nil {
+		p.fail(err)
+		return
+	}
 	for _, pattern := range p.opt.Patterns {
 		if !match.MaySubscribe(p.opt.Principal, pattern) {
 			p.fail(carillon.Errorf(carillon.CodeForbidden, "the token does not cover the pattern %q", pattern))
@@ -122,7 +129,11 @@ func (p *Poll) FeedDue() { p.Due() }
 // Turn takes what the feed has.
 func (p *Poll) Turn() {
 	for !p.done {
-		if len(p.got.Events) >= p.opt.Limit || p.bytes >= p.core.Limits.PollBytes {
+		full, heavy := len(p.got.Events) >= p.opt.Limit, p.bytes >= p.core.Limits.PollBytes
+		if full || heavy {
+			if !full {
+				p.core.stats.limits.Add(limitHistoryBytes)
+			}
 			p.got.More = true
 			p.finish()
 			return
@@ -133,7 +144,7 @@ func (p *Poll) Turn() {
 		}
 		switch {
 		case item.Delivery != nil:
-			js := eventJSON(item.Delivery, p.ids)
+			js := p.event(item.Delivery)
 			p.got.Events = append(p.got.Events, js)
 			p.bytes += len(js)
 		case item.Gap != nil:
@@ -150,6 +161,14 @@ func (p *Poll) Turn() {
 	case p.opt.Wait <= 0, p.got.Gap != nil, len(p.got.Events) > 0:
 		p.finish()
 	}
+}
+
+// event is the JSON of an event. CloudEvents are wanted too rarely to be kept.
+func (p *Poll) event(d *hub.Delivery) []byte {
+	if p.opt.CloudEvents {
+		return wire.AppendCloudEvent(nil, p.ids, d.Entry)
+	}
+	return eventJSON(d, p.ids)
 }
 
 // Timeout ends the wait.

@@ -43,6 +43,7 @@ type Options struct {
 	Subscribe bool                // SSE: subscribe at once to
 	Patterns  []carillon.Pattern  // these (none: only what is direct)
 	Refuse    error               // say this error and close with code 4001
+	Reserved  bool                // it has the place on the node that Reserve took, and gives it back
 	Leave     func()              // gives back the place that Enter took; nil: the session takes one itself
 }
 
@@ -151,6 +152,11 @@ func (s *Session) open() {
 // admit begins the conversation proper: the session knows who it is for. ref is
 // that of a connect frame.
 func (s *Session) admit(p *carillon.Principal, after string, ref []byte, reply Reply) {
+	if err := s.core.allowed(p); err != nil {
+		s.answer(wire.ErrorFrame(err, ref), reply)
+		s.close(wire.CloseForbidden, "not allowed any more")
+		return
+	}
 	if s.leave == nil {
 		leave, err := s.core.Enter(p.Org)
 		if err != nil {
@@ -256,8 +262,18 @@ func (s *Session) Read(raw []byte) Message {
 }
 
 func (s *Session) parse(raw []byte) Message {
-	frame, err := wire.ParseClientFrame(raw, s.core.Limits.BatchEvents)
+	frame, err := s.core.ParseFrame(raw)
 	return Message{frame: frame, err: err}
+}
+
+// ParseFrame reads one frame of a client, with the limits of the node. With an
+// error the returned frame still has what Ref and Type could be read.
+func (c *Core) ParseFrame(raw []byte) (*wire.ClientFrame, error) {
+	frame, err := wire.ParseClientFrame(raw, c.Limits.BatchEvents)
+	if err != nil {
+		c.Met(carillon.AsError(err).Limit)
+	}
+	return frame, err
 }
 
 // Receive takes one message from the client. resume is called, on the shard's
@@ -293,10 +309,10 @@ func (s *Session) pause(resume func()) {
 	if !s.closed && s.full() {
 		s.core.stats.paused.Add(1)
 		if s.flying >= s.core.Limits.PublishesFlying {
-			s.core.stats.flying.Add(1)
+			s.core.stats.limits.Add(limitPublishesFlying)
 		}
 		if s.outBytes > s.core.Limits.OutboxBytes {
-			s.core.stats.outbox.Add(1)
+			s.core.stats.limits.Add(limitOutboxBytes)
 		}
 		s.paused = append(s.paused, resume)
 		return
@@ -322,6 +338,7 @@ func (s *Session) badFrame() {
 		s.badSince, s.bad = s.now(), 0
 	}
 	if s.bad++; s.bad > s.core.Limits.BadFrames {
+		s.core.stats.limits.Add(limitBadFrames)
 		s.close(wire.CloseBadFrames, "too many bad frames")
 	}
 }
@@ -399,7 +416,7 @@ func (s *Session) connect(f *wire.ClientFrame, reply Reply) {
 		s.completed()
 		if err != nil {
 			s.answer(wire.ErrorFrame(err, f.Ref), reply)
-			s.close(wire.CloseBadToken, "the token was refused")
+			s.close(closeFor(err))
 			return
 		}
 		after := f.After
@@ -409,6 +426,15 @@ func (s *Session) connect(f *wire.ClientFrame, reply Reply) {
 		s.admit(p, after, f.Ref, reply)
 		s.next()
 	})
+}
+
+// closeFor is how a connection ends whose token was not taken: for good if it is
+// bad, for now if it could not be judged.
+func closeFor(err error) (wire.CloseCode, string) {
+	if carillon.AsError(err).Code == carillon.CodeUnavailable {
+		return wire.CloseOverloaded, "the token cannot be checked right now"
+	}
+	return wire.CloseBadToken, "the token was refused"
 }
 
 // await makes the frames that follow wait for the completion of this one.
@@ -444,8 +470,8 @@ func (s *Session) refresh(f *wire.ClientFrame, reply Reply) {
 			s.principal = p
 			s.setExpiry(p)
 			r := wire.Begin("refreshed").Raw("ref", f.Ref)
-			if !p.Expires.IsZero() {
-				r.Int("expires_in", int64(max(p.Expires.Sub(s.now()), 0)/time.Second))
+			if !s.expires.IsZero() {
+				r.Int("expires_in", int64(max(s.expires.Sub(s.now()), 0)/time.Second))
 			}
 			s.answer(r, reply)
 			s.reauthorize()

@@ -6,17 +6,39 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/carillon-rt/carillon/internal/limit"
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
 // counters are shared by all sessions of a node.
 type counters struct {
-	opened, sent, received, bad, paused, gaps, dead, polls, full atomic.Uint64
-	subscriptions, flying, outbox                                atomic.Uint64 // limits met
-	latency                                                      latency
+	opened, sent, received, bad, paused, gaps, dead, polls atomic.Uint64
+	limits                                                 limit.Hits
+	latency                                                latency
 
 	mu     sync.Mutex // guards closes
 	closes map[wire.CloseCode]uint64
+}
+
+// The limits that sessions, polls and their doors count, as the config calls
+// them.
+const (
+	limitConnections     = "connections"
+	limitNode            = "connections_per_node"
+	limitSubscriptions   = "subscriptions_per_connection"
+	limitPublishesFlying = "publishes_in_flight_per_connection"
+	limitOutboxBytes     = "outbox_bytes"
+	limitBadFrames       = "bad_frames_per_minute"
+	limitHistoryBytes    = "history_bytes"
+	limitHistoryPage     = "history_page"
+	limitRequestBytes    = "request_bytes"
+	limitFrameBytes      = "frame_bytes"
+	limitBatchEvents     = "batch_events"
+)
+
+func newLimits() limit.Hits {
+	return limit.Of(limitConnections, limitNode, limitSubscriptions, limitPublishesFlying, limitOutboxBytes, limitBadFrames,
+		limitHistoryBytes, limitHistoryPage, limitRequestBytes, limitFrameBytes, limitBatchEvents)
 }
 
 // closed counts an ending by its code; codes that are not the server's own are
@@ -60,8 +82,7 @@ func (l *latency) observe(d time.Duration) {
 type Stats struct {
 	Active                                                 int
 	Opened, Sent, Received, Bad, Paused, Gaps, Dead, Polls uint64
-	Full                                                   uint64 // connections refused because their organization had too many
-	Subscriptions, PublishesFlying, OutboxBytes            uint64 // times each of these limits was met
+	Limits                                                 map[string]uint64 // times each was met, by its name in the config
 	Closes                                                 map[wire.CloseCode]uint64
 	LatencyBounds                                          []time.Duration
 	LatencyBuckets                                         []uint64 // one more than bounds; not cumulative
@@ -73,8 +94,7 @@ func (c *Core) Stats() Stats {
 	s := &c.stats
 	st := Stats{
 		Active: c.Count(), Opened: s.opened.Load(), Sent: s.sent.Load(), Received: s.received.Load(), Bad: s.bad.Load(),
-		Paused: s.paused.Load(), Gaps: s.gaps.Load(), Dead: s.dead.Load(), Polls: s.polls.Load(), Full: s.full.Load(),
-		Subscriptions: s.subscriptions.Load(), PublishesFlying: s.flying.Load(), OutboxBytes: s.outbox.Load(),
+		Paused: s.paused.Load(), Gaps: s.gaps.Load(), Dead: s.dead.Load(), Polls: s.polls.Load(), Limits: s.limits.Load(),
 		Closes: map[wire.CloseCode]uint64{}, LatencyBounds: latencyBounds[:], LatencySum: time.Duration(s.latency.sum.Load()),
 	}
 	for i := range s.latency.buckets {

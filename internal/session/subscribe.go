@@ -86,8 +86,8 @@ func (s *Session) wanted(f *wire.ClientFrame, subject string) ([]*subscription, 
 		wanted = append(wanted, &subscription{Sub: hub.Sub{Pattern: p, Subject: subject}, text: text})
 	}
 	if len(s.subs)+added > s.core.Limits.Subscriptions {
-		s.core.stats.subscriptions.Add(1)
-		return nil, carillon.Errorf(carillon.CodeQuotaExceeded, "a connection has at most %d subscriptions; this one has %d", s.core.Limits.Subscriptions, len(s.subs))
+		s.core.stats.limits.Add(limitSubscriptions)
+		return nil, carillon.Errorf(carillon.CodeQuotaExceeded, "a connection has at most %d subscriptions; this one has %d", s.core.Limits.Subscriptions, len(s.subs)).Over(limitSubscriptions)
 	}
 	return wanted, nil
 }

@@ -6,6 +6,7 @@ SHELL := bash
 GO ?= go
 RACE ?= -race
 FUZZTIME ?= 10s
+SOAKTIME ?= 30m
 BENCH ?= .
 COUNT ?= 6
 
@@ -52,6 +53,10 @@ fmt: modules ## Format the code and apply Go's fixers
 .PHONY: bench
 bench: modules ## Run the Go benchmarks (BENCH=regexp, COUNT=6); compare two outputs with benchstat
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
+
+.PHONY: soak
+soak: modules ## Let clients of every kind come and go for SOAKTIME=30m and draw what the node used
+	CARILLON_SOAK=$(SOAKTIME) CARILLON_SOAK_DIR=$(CURDIR)/bench $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/server
 
 .PHONY: fuzz
 fuzz: modules ## Fuzz every target for a short while (FUZZTIME=10s)

@@ -64,6 +64,7 @@ type Error struct {
 	Code       Code
 	Message    string
 	RetryAfter time.Duration // > 0 where waiting helps
+	Limit      string        // the limit that was met, by its key under limits: in the config; not shown
 	Err        error
 }
 
@@ -79,6 +80,13 @@ func (e *Error) Unwrap() error { return e.Err }
 // Errorf makes an error with a code and a message for the client.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Over says which limit was met, by its key under limits: in the config, and
+// returns e.
+func (e *Error) Over(limit string) *Error {
+	e.Limit = limit
+	return e
 }
 
 // BadRequest makes the most common error.

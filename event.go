@@ -12,7 +12,7 @@ type Event struct {
 	From     string // the publishing user, or "" for a server or source
 	Source   string // the webhook source or connector it came through, or ""
 	Delivery string // the provider's delivery id, or ""
-	CE       []byte // kept CloudEvents attributes, a JSON object, or nil
+	CE       []byte // what a CloudEvent keeps, a JSON object whose first member is source; or nil
 }
 
 // Audience says who may receive an event. The zero value is the whole
@@ -38,6 +38,8 @@ type Draft struct {
 	Room      string
 	Users     []string
 	ID        string // the publisher's own id, which makes the publish idempotent; or ""
+	Source    string // of a CloudEvent, whose ID is unique within it; or ""
+	CE        []byte // of a CloudEvent: see Event
 	Ephemeral bool
 }
 

@@ -82,7 +82,7 @@ func checkSegments(what, s string, wildcards bool) error {
 				continue
 			}
 			if strings.ContainsAny(seg, "*>") {
-				return BadRequest("pattern %q: a wildcard stands for whole segments; write %q as '*'", clip(s), clip(seg))
+				return BadRequest("pattern %q: a wildcard stands for whole segments; in place of %q write '*' for any one segment, or end with '>' for one or more", clip(s), clip(seg))
 			}
 		}
 		if seg == "" {

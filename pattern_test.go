@@ -53,6 +53,14 @@ func TestWhichTextsArePatterns(t *testing.T) {
 	}
 }
 
+func TestARefusedWildcardSaysWhatToWrite(t *testing.T) {
+	_, err := carillon.ParsePattern("a.bad*.c")
+	want := `pattern "a.bad*.c": a wildcard stands for whole segments; in place of "bad*" write '*' for any one segment, or end with '>' for one or more`
+	if got := carillon.AsError(err).Message; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 func TestALiteralPatternHasNoWildcard(t *testing.T) {
 	for p, want := range map[carillon.Pattern]bool{
 		"orders": true, "orders.paid": true, "presence.joined": true,

@@ -9,11 +9,14 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/gate"
 	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/limit"
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
@@ -28,22 +31,40 @@ type Config struct {
 	// the caller does so for the whole port.
 	Origins *auth.Origins
 
-	RequestBytes int          // of a request's body; DefaultRequestBytes
-	BatchEvents  int          // in an array; gate.DefaultBatchEvents
-	Logger       *slog.Logger // of what went wrong on our side; none
+	RequestBytes int           // of a request's body; DefaultRequestBytes
+	BatchEvents  int           // in an array; gate.DefaultBatchEvents
+	CEBytes      int           // that an event keeps of a CloudEvent; wire.DefaultCEBytes
+	WriteTimeout time.Duration // of an answer, without progress; DefaultWriteTimeout
+	Logger       *slog.Logger  // of what went wrong on our side; none
 }
 
 // DefaultRequestBytes is how large a request's body may be.
 const DefaultRequestBytes = 10_000_000
 
-type api struct {
-	Config
-	bodies bodyPool
+// DefaultWriteTimeout is how long a client may take nothing of its answer.
+const DefaultWriteTimeout = 10 * time.Second
+
+// API is the handler of everything under /v1/ that routes.go names; other paths
+// under it are 404.
+type API struct {
+	http.Handler
+
+	limits limit.Hits
 }
 
-// New makes the handler of everything under /v1/ that routes.go names; other
-// paths under it are 404. It panics if a required field is missing.
-func New(cfg Config) http.Handler {
+// Limits counts the requests that met a limit of the config before gate or hub saw
+// them, by its name.
+func (a *API) Limits() map[string]uint64 { return a.limits.Load() }
+
+type api struct {
+	Config
+	limits     limit.Hits
+	bodies     bodyPool
+	compressor answer.Compressor
+}
+
+// New makes an API. It panics if a required field is missing.
+func New(cfg Config) *API {
 	if cfg.Auth == nil || cfg.Gate == nil || cfg.History == nil || cfg.IDs == nil {
 		panic("api: Config.Auth, Gate, History and IDs are required")
 	}
@@ -53,10 +74,16 @@ func New(cfg Config) http.Handler {
 	if cfg.BatchEvents <= 0 {
 		cfg.BatchEvents = gate.DefaultBatchEvents
 	}
+	if cfg.CEBytes <= 0 {
+		cfg.CEBytes = wire.DefaultCEBytes
+	}
+	if cfg.WriteTimeout <= 0 {
+		cfg.WriteTimeout = DefaultWriteTimeout
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Config: cfg}
+	a := &api{Config: cfg, limits: limit.Of("request_bytes", "batch_events", "ce_bytes")}
 	mux := http.NewServeMux()
 	allow := map[string][]string{}
 	for _, r := range routes() {
@@ -71,10 +98,11 @@ func New(cfg Config) http.Handler {
 		mux.Handle(path, a.handler(methodNotAllowed(strings.Join(methods, ", "))))
 	}
 	mux.Handle("/", a.handler(notFound))
+	h := http.Handler(mux)
 	if cfg.Origins != nil {
-		return cfg.Origins.CORS(mux)
+		h = cfg.Origins.CORS(mux)
 	}
-	return mux
+	return &API{Handler: h, limits: a.limits}
 }
 
 // handler puts around a route what all have in common.
@@ -90,8 +118,12 @@ func (a *api) handler(handle func(*api, http.ResponseWriter, *http.Request) erro
 	})
 }
 
-// problem answers with an error.
 func (a *api) problem(w http.ResponseWriter, r *http.Request, err error) {
+	answerProblem(a.Logger, w, r, err)
+}
+
+// answerProblem answers with an error.
+func answerProblem(log *slog.Logger, w http.ResponseWriter, r *http.Request, err error) {
 	e := carillon.AsError(err)
 	h := w.Header()
 	h.Set("Content-Type", wire.ProblemContentType)
@@ -102,7 +134,7 @@ func (a *api) problem(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
 	if e.Code.Status() >= 500 && r.Context().Err() == nil {
-		a.Logger.Error("api: request failed", "method", r.Method, "path", r.URL.Path, "code", e.Code, "err", err)
+		log.Error("api: request failed", "method", r.Method, "path", r.URL.Path, "code", e.Code, "err", err)
 	}
 	w.WriteHeader(e.Code.Status())
 	_, _ = w.Write(wire.AppendProblem(nil, e)) // the client may be gone
@@ -110,11 +142,11 @@ func (a *api) problem(w http.ResponseWriter, r *http.Request, err error) {
 
 // caller is who asks.
 func (a *api) caller(r *http.Request) (*carillon.Principal, error) {
-	c, err := auth.FromRequest(r, false)
+	c, err := a.Auth.FromRequest(r, 0)
 	if err != nil {
 		return nil, err
 	}
-	return a.Auth.Verify(c)
+	return a.Auth.Verify(r.Context(), c)
 }
 
 func methodNotAllowed(allow string) func(*api, http.ResponseWriter, *http.Request) error {

@@ -16,8 +16,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/api"
 	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/engine"
+	"github.com/carillon-rt/carillon/internal/engine/jetstream"
 	"github.com/carillon-rt/carillon/internal/engine/memory"
 	"github.com/carillon-rt/carillon/internal/gate"
 	"github.com/carillon-rt/carillon/internal/hub"
@@ -40,15 +43,15 @@ func newRig(t testing.TB, change func(*api.Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, engine: memory.New(memory.Config{Partitions: 1}), ids: wire.NewKeyring(secret)}
 	t.Cleanup(func() { _ = r.engine.Close(context.Background()) })
+	text, key := org.NewKey("acme")
+	r.key = text
 	dir, err := org.NewDirectory(org.Config{Orgs: []org.Org{
-		{ID: "acme"}, {ID: "other"}, {ID: "small", Limits: org.Limits{PublishPerSecond: 1}},
+		{ID: "acme", Keys: []org.Key{key}}, {ID: "other"}, {ID: "small", Limits: org.Limits{PublishPerSecond: 1}},
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, key := auth.NewKey("acme")
-	r.key = text
-	a, err := auth.New(auth.Config{Issuers: []auth.Issuer{{Secrets: [][]byte{secret}, Any: true}}, Keys: []auth.Key{key}, Orgs: dir})
+	a, err := auth.New(auth.Config{Issuers: []auth.Issuer{{Secrets: [][]byte{secret}, Any: true}}, Orgs: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,9 +139,17 @@ func TestOneEventIsPublishedAndRead(t *testing.T) {
 	if diff := cmp.Diff(want, w.Body.String()); diff != "" {
 		t.Error(diff)
 	}
-	for _, w := range []*httptest.ResponseRecorder{w, r.ask("POST", "/v1/events", event, r.publisher()...), r.ask("GET", "/v1/events", "")} {
-		if h := w.Header(); h.Get("Cache-Control") != "no-store" || len(h["Vary"]) != 1 || h.Get("Vary") != "Authorization, Cookie, Origin" {
-			t.Errorf("%d: %v", w.Code, h)
+	const vary = "Authorization, Cookie, Origin"
+	for _, tc := range []struct {
+		answer *httptest.ResponseRecorder
+		vary   string
+	}{
+		{w, vary + ", Accept, Accept-Encoding"},
+		{r.ask("POST", "/v1/events", event, r.publisher()...), vary},
+		{r.ask("GET", "/v1/events", ""), vary},
+	} {
+		if h := tc.answer.Header(); h.Get("Cache-Control") != "no-store" || len(h["Vary"]) != 1 || h.Get("Vary") != tc.vary {
+			t.Errorf("%d: %v", tc.answer.Code, h)
 		}
 	}
 }
@@ -235,8 +246,18 @@ func TestPublishRefuses(t *testing.T) {
 		{"a large body", strings.Repeat(" ", 10_001), as(publisher), 413, "too_large", "larger than 10000 bytes"},
 		{"a form", event, as(publisher, "Content-Type", "application/x-www-form-urlencoded"), 415, "unsupported_media_type", "application/json"},
 		{"another charset", event, as(publisher, "Content-Type", "application/json; charset=latin1"), 415, "unsupported_media_type", "UTF-8"},
-		{"structured CloudEvents", event, as(publisher, "Content-Type", "application/cloudevents+json"), 415, "unsupported_media_type", "CloudEvents are not supported by this server yet"},
-		{"binary CloudEvents", event, as(publisher, "Ce-Type", "a"), 415, "unsupported_media_type", "the header Ce-Type: CloudEvents"},
+		{"a CloudEvent that is none", event, as(publisher, "Content-Type", "application/cloudevents+json"), 400, "bad_request", "no specversion"},
+		{"an array where one CloudEvent goes", `[]`, as(publisher, "Content-Type", "application/cloudevents+json"), 400, "bad_request", "a CloudEvent, an object"},
+		{"too many CloudEvents", `[` + cloudEvent + `,` + cloudEvent + `,` + cloudEvent + `,` + cloudEvent + `]`, as(publisher, "Content-Type", "application/cloudevents-batch+json"), 413, "too_large", "more than 3 events"},
+		{"CloudEvents in another format", event, as(publisher, "Content-Type", "application/cloudevents+avro"), 415, "unsupported_media_type", "CloudEvents are JSON here"},
+		{"a CloudEvent with base64", `{"specversion":"1.0","id":"1","source":"s","type":"a","data_base64":""}`, as(publisher, "Content-Type", "application/cloudevents+json"), 415, "unsupported_media_type", "data_base64"},
+		{"binary mode with one header", event, as(publisher, "Ce-Type", "a"), 400, "bad_request", "no specversion"},
+		{"binary mode with XML", `<a/>`, as(publisher, "Content-Type", "text/xml", "Ce-Type", "a", "Ce-Specversion", "1.0", "Ce-Id", "1", "Ce-Source", "s"), 415, "unsupported_media_type", "text/xml"},
+		{"a CloudEvent with a key of another kind", cloudEvent, as(publisher, "Content-Type", "application/cloudevents+json", "Idempotency-Key", "k"), 400, "bad_request", "one of the two"},
+		{"a CloudEvent of a member", cloudEvent, as(member, "Content-Type", "application/cloudevents+json"), 403, "forbidden", `"order.paid"`},
+		{"a CloudEvent whose type is none of ours", `{"specversion":"1.0","id":"1","source":"s","type":"a/b"}`, as(publisher, "Content-Type", "application/cloudevents+json"), 400, "bad_request", `"a/b"`},
+		{"a CloudEvent that keeps much", `{"specversion":"1.0","id":"1","source":"s","type":"a","ext":"` + strings.Repeat("x", 8000) + `"}`, as(publisher, "Content-Type", "application/cloudevents+json"), 413, "too_large", "8000 bytes"},
+		{"a CloudEvent that is large with what it keeps", `{"specversion":"1.0","id":"1","source":"s","type":"a","ext":"` + strings.Repeat("x", 4000) + `","data":"` + strings.Repeat("x", 1000) + `"}`, as(publisher, "Content-Type", "application/cloudevents+json"), 413, "too_large", "at most 5000"},
 		{"a compressed body", event, as(publisher, "Content-Encoding", "gzip"), 415, "unsupported_media_type", "Content-Encoding"},
 		{"both keys", `{"type":"a","data":1,"id":"own"}`, as(publisher, "Idempotency-Key", "k"), 400, "bad_request", "one of the two"},
 		{"both keys in an array", `[` + event + `,{"type":"a","data":1,"id":"own"}]`, as(publisher, "Idempotency-Key", "k"), 400, "bad_request", "one of the two"},
@@ -313,6 +334,7 @@ type page struct {
 		Timestamp               time.Time
 		Payload                 json.RawMessage
 		Direct                  bool
+		CE                      json.RawMessage
 	}
 	Cursor string
 	More   bool
@@ -415,7 +437,7 @@ func TestHistoryRefuses(t *testing.T) {
 		r.refuse(r.ask("GET", "/v1/events?"+tc.query, "", "Authorization", limited), tc.status, tc.code, tc.says)
 	}
 	r.refuse(r.ask("GET", "/v1/events", ""), 401, "unauthenticated", "token")
-	r.refuse(r.ask("GET", "/v1/events", "", append(r.publisher(), "Accept", "application/cloudevents+json")...), 415, "unsupported_media_type", "CloudEvents")
+	r.refuse(r.ask("GET", "/v1/events", "", append(r.publisher(), "Accept", "text/html")...), 415, "unsupported_media_type", "application/cloudevents+json")
 }
 
 func TestTheConnectionSurvivesABodyThatIsTooLarge(t *testing.T) {
@@ -450,6 +472,45 @@ func TestTheConnectionSurvivesABodyThatIsTooLarge(t *testing.T) {
 	}
 	if status := post(strings.NewReader(event)); status != 202 || !reused {
 		t.Errorf("status %d, the connection was used again: %v", status, reused)
+	}
+}
+
+// BenchmarkHistoryHTTP is a page of 1,000 events of about 300 bytes through the
+// handler, without a socket, from the log on disk: token, log, JSON, encoding.
+func BenchmarkHistoryHTTP(b *testing.B) {
+	log, err := jetstream.Open(b.Context(), jetstream.Config{Dir: b.TempDir(), Durability: jetstream.Relaxed})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = log.Close(context.Background()) }()
+	r := newRig(b, func(c *api.Config) {
+		c.History = hub.NewHistory(hub.HistoryConfig{Open: log.Open, Head: log.Head})
+	})
+	batch := make([]engine.Append, 1000)
+	for i := range batch {
+		batch[i].Event = &carillon.Event{
+			Type: "workflow.step.completed", Subject: "wf-8f14e45f", Time: time.Now(),
+			Data: fmt.Appendf(nil, `{"workflow":"wf-8f14e45f","step":"resize-images","attempt":%d,"duration_ms":1834.25,"worker":"worker-eu-west-1a-17","tags":["images","batch"]}`, i),
+		}
+	}
+	if _, err := engine.AppendWait(b.Context(), log.Open("acme"), batch); err != nil {
+		b.Fatal(err)
+	}
+	for name, header := range map[string][2]string{
+		"plain": {}, "gzip": {"Accept-Encoding", "gzip"}, "zstd": {"Accept-Encoding", "zstd"}, "cloudevents": {"Accept", answer.CloudEvents},
+	} {
+		b.Run(name, func(b *testing.B) {
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				w := r.ask("GET", "/v1/events?limit=1000", "", "Authorization", "Bearer "+r.key, header[0], header[1])
+				if w.Code != 200 || header[0] != "Accept-Encoding" && strings.Count(w.Body.String(), `"worker":`) != 1000 {
+					b.Fatal(w.Code, w.Body)
+				}
+				n = w.Body.Len()
+			}
+			b.ReportMetric(float64(n), "B/answer")
+		})
 	}
 }
 

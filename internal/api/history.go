@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/wire"
 )
@@ -21,10 +22,11 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	for _, accept := range r.Header["Accept"] {
-		if strings.Contains(accept, "application/cloudevents") {
-			return carillon.Errorf(carillon.CodeUnsupportedMedia, "CloudEvents are not supported by this server yet; accept application/json")
-		}
+	header := w.Header()
+	header.Set("Vary", "Authorization, Cookie, Origin, Accept, Accept-Encoding")
+	cloud, err := answer.TakesCloudEvents(r.Header)
+	if err != nil {
+		return err
 	}
 	values, err := query(r.URL, params{
 		repeated: []string{"pattern", "room"},
@@ -42,7 +44,21 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, appendPage(nil, ids, page))
+	if !q.Desc {
+		tag := `"` + ids.String(page.Cursor) + `"`
+		header.Set("ETag", tag)
+		if len(page.Entries) == 0 && !page.More && page.Gap == nil && answer.Has(r.Header, tag) {
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
+	}
+	appendEvent := wire.AppendEvent
+	if cloud {
+		appendEvent = wire.AppendCloudEvent
+	}
+	body := a.compressor.Compress(r.Header, header, appendPage(nil, ids, page, appendEvent))
+	header.Set("Content-Type", answer.JSON)
+	answer.Write(w, http.StatusOK, body, a.WriteTimeout)
 	return nil
 }
 
@@ -91,11 +107,11 @@ func question(v url.Values, ids *wire.IDs) (q hub.Query, err error) {
 	return q, nil
 }
 
-// appendPage appends a page as JSON.
-func appendPage(dst []byte, ids *wire.IDs, page *hub.Page) []byte {
+// appendPage appends a page as JSON, its events by appendEvent.
+func appendPage(dst []byte, ids *wire.IDs, page *hub.Page, appendEvent func([]byte, *wire.IDs, *carillon.Entry) []byte) []byte {
 	size := 128
 	for _, e := range page.Entries {
-		size += 256 + len(e.Data)
+		size += 256 + len(e.Data) + len(e.CE)
 	}
 	dst = slices.Grow(dst, size)
 	dst = append(dst, `{"events":[`...)
@@ -103,7 +119,7 @@ func appendPage(dst []byte, ids *wire.IDs, page *hub.Page) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = wire.AppendEvent(dst, ids, e)
+		dst = appendEvent(dst, ids, e)
 	}
 	dst = append(dst, `],"cursor":"`...)
 	dst = ids.Append(dst, page.Cursor)

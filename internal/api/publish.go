@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
@@ -26,11 +27,9 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	if err := acceptable(r.Header); err != nil {
-		return err
-	}
 	drafts, err := a.drafts(r)
 	if err != nil {
+		a.limits.Add(carillon.AsError(err).Limit)
 		return err
 	}
 	receipts, err := a.Gate.Publish(r.Context(), p, drafts)
@@ -41,61 +40,105 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
 	out = append(out, `{"events":`...)
 	out = wire.AppendReceipts(out, a.IDs.Org(p.Org), receipts)
 	out = append(out, '}')
-	answer(w, http.StatusAccepted, out)
+	w.Header().Set("Content-Type", answer.JSON)
+	answer.Write(w, http.StatusAccepted, out, a.WriteTimeout)
 	return nil
 }
 
-func answer(w http.ResponseWriter, status int, body []byte) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // the client may be gone
-}
+// form is how a body says its events.
+type form uint8
 
-// acceptable refuses bodies that are not plain JSON events.
-func acceptable(h http.Header) error {
-	for name := range h {
-		if strings.HasPrefix(name, "Ce-") {
-			return carillon.Errorf(carillon.CodeUnsupportedMedia, "the header %s: CloudEvents are not supported by this server yet; send application/json as {\"type\":…,\"data\":…}", name)
-		}
-	}
+const (
+	ours       form = iota // application/json, one event or an array
+	structured             // one CloudEvent
+	batch                  // CloudEvents
+	binary                 // the data of a CloudEvent, whose attributes are headers
+)
+
+// formOf says in which form the events of a request are, and refuses others.
+func formOf(h http.Header) (form, error) {
 	if enc := h.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return carillon.Errorf(carillon.CodeUnsupportedMedia, "Content-Encoding is not supported by this server yet; send the body as it is")
+		return 0, carillon.Errorf(carillon.CodeUnsupportedMedia, "Content-Encoding is not supported by this server; send the body as it is")
 	}
 	types := h["Content-Type"]
-	if len(types) == 0 || len(types) == 1 && types[0] == "application/json" {
-		return nil
+	if len(types) > 1 {
+		return 0, carillon.BadRequest("%d Content-Type headers; send one", len(types))
 	}
-	t, params, err := mime.ParseMediaType(types[0])
-	charset, has := params["charset"]
+	const known = "it is application/json, " + wire.CloudEventsContentType + " or " + wire.CloudEventsBatchContentType
+	f, t := ours, "application/json"
+	if len(types) == 1 && types[0] != t {
+		parsed, params, err := mime.ParseMediaType(types[0])
+		if err != nil {
+			return 0, carillon.Errorf(carillon.CodeUnsupportedMedia, "the Content-Type is not readable; %s", known)
+		}
+		if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+			return 0, carillon.Errorf(carillon.CodeUnsupportedMedia, "the charset is not supported; JSON is UTF-8")
+		}
+		t = parsed
+	}
 	switch {
-	case len(types) > 1:
-		return carillon.BadRequest("%d Content-Type headers; send one", len(types))
-	case err == nil && strings.HasPrefix(t, "application/cloudevents"):
-		return carillon.Errorf(carillon.CodeUnsupportedMedia, "CloudEvents are not supported by this server yet; send application/json as {\"type\":…,\"data\":…}")
-	case err != nil || t != "application/json":
-		return carillon.Errorf(carillon.CodeUnsupportedMedia, "the Content-Type is not supported; it is application/json")
-	case has && !strings.EqualFold(charset, "utf-8"):
-		return carillon.Errorf(carillon.CodeUnsupportedMedia, "the charset is not supported; JSON is UTF-8")
+	case t == wire.CloudEventsContentType:
+		f = structured
+	case t == wire.CloudEventsBatchContentType:
+		f = batch
+	case strings.HasPrefix(t, "application/cloudevents"):
+		return 0, carillon.Errorf(carillon.CodeUnsupportedMedia, "CloudEvents are JSON here; the Content-Type is %s or %s", wire.CloudEventsContentType, wire.CloudEventsBatchContentType)
+	case hasCloudEvent(h):
+		f = binary
+	case t != "application/json":
+		return 0, carillon.Errorf(carillon.CodeUnsupportedMedia, "the Content-Type is not supported; %s", known)
 	}
-	return nil
+	return f, nil
 }
 
-// drafts reads the body, and the Idempotency-Key into its events.
+func hasCloudEvent(h http.Header) bool {
+	for name := range h {
+		if strings.HasPrefix(name, wire.CloudEventHeader) {
+			return true
+		}
+	}
+	return false
+}
+
+// drafts reads the events, and the Idempotency-Key into them.
 func (a *api) drafts(r *http.Request) ([]carillon.Draft, error) {
+	f, err := formOf(r.Header)
+	if err != nil {
+		return nil, err
+	}
 	body, err := a.body(r)
 	if err != nil {
 		return nil, err
 	}
 	defer a.bodies.put(body)
-	drafts, array, err := wire.ParseDrafts(body.Bytes(), a.BatchEvents)
+	drafts, array, err := a.parse(f, r.Header, body.Bytes())
 	if err != nil {
 		return nil, err
 	}
-	keys := r.Header["Idempotency-Key"]
+	return drafts, keyed(r.Header["Idempotency-Key"], drafts, array)
+}
+
+// parse reads events of a form; array says that they were one.
+func (a *api) parse(f form, h http.Header, body []byte) (drafts []carillon.Draft, array bool, err error) {
+	switch f {
+	case structured:
+		d, err := wire.ParseCloudEvent(body, a.CEBytes)
+		return []carillon.Draft{d}, false, err
+	case batch:
+		drafts, err := wire.ParseCloudEvents(body, a.BatchEvents, a.CEBytes)
+		return drafts, true, err
+	case binary:
+		d, err := wire.ParseBinaryCloudEvent(h, body, a.CEBytes)
+		return []carillon.Draft{d}, false, err
+	case ours:
+	}
+	return wire.ParseDrafts(body, a.BatchEvents)
+}
+
+// keyed gives events that have no id of their own the Idempotency-Key.
+func keyed(keys []string, drafts []carillon.Draft, array bool) error {
 	if len(keys) == 0 {
-		return drafts, nil
+		return nil
 	}
 	key := keys[0]
 	longest := carillon.MaxEventKey
@@ -103,21 +146,21 @@ func (a *api) drafts(r *http.Request) ([]carillon.Draft, error) {
 		longest -= len("/") + len(strconv.Itoa(len(drafts)-1))
 	}
 	if len(keys) > 1 {
-		return nil, carillon.BadRequest("%d Idempotency-Key headers; send one", len(keys))
+		return carillon.BadRequest("%d Idempotency-Key headers; send one", len(keys))
 	}
 	if key == "" || len(key) > longest {
-		return nil, carillon.BadRequest("the Idempotency-Key has %d bytes; here it is 1–%d", len(key), longest)
+		return carillon.BadRequest("the Idempotency-Key has %d bytes; here it is 1–%d", len(key), longest)
 	}
 	for i := range drafts {
 		d := &drafts[i]
 		if d.ID != "" {
-			return nil, carillon.BadRequest("an Idempotency-Key and an id in the event (%q); use one of the two", d.ID)
+			return carillon.BadRequest("an Idempotency-Key and an id in the event (%q); use one of the two", clip(d.ID))
 		}
 		if d.ID = key; array {
 			d.ID += "/" + strconv.Itoa(i)
 		}
 	}
-	return drafts, nil
+	return nil
 }
 
 // body reads the whole body; give it back to a.bodies.
@@ -143,7 +186,7 @@ func (a *api) body(r *http.Request) (*bytes.Buffer, error) {
 }
 
 func (a *api) tooLarge() error {
-	return carillon.Errorf(carillon.CodeTooLarge, "the body is larger than %d bytes; send the events in parts", a.RequestBytes)
+	return carillon.Errorf(carillon.CodeTooLarge, "the body is larger than %d bytes; send the events in parts", a.RequestBytes).Over("request_bytes")
 }
 
 const (

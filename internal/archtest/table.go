@@ -28,6 +28,11 @@ var Table = []Rule{
 		Why:     "it is the vocabulary: whoever imports it gets nothing else",
 	},
 	{
+		Package: "protocol",
+		StdOnly: true,
+		Why:     "the contract, embedded",
+	},
+	{
 		Package: "internal/match",
 		StdOnly: true,
 		Why:     "a pure function of patterns and types, fuzzed on its own",
@@ -39,6 +44,11 @@ var Table = []Rule{
 	{
 		Package: "internal/config",
 		Why:     "it makes settings into one checked value; server hands out the parts",
+	},
+	{
+		Package: "internal/limit",
+		StdOnly: true,
+		Why:     "plain counters with names, which stages keep",
 	},
 	{
 		Package: "internal/telemetry",
@@ -77,28 +87,36 @@ var Table = []Rule{
 	},
 	{
 		Package: "internal/auth",
-		May:     []string{"internal/match", "internal/engine", "internal/safenet", "internal/org"},
+		May:     []string{"internal/match", "internal/engine", "internal/safenet", "internal/org", "internal/limit"},
 		Why:     "it makes credentials into principals of organizations that exist, and serves every door",
 	},
 
 	// The stages.
 	{
 		Package: "internal/gate",
-		May:     []string{"internal/engine", "internal/org", "internal/match"},
+		May:     []string{"internal/engine", "internal/org", "internal/match", "internal/limit"},
 		Never:   []string{"net/http"},
 		Why:     "the only way in is the same for every door, so it knows none of them, nor who listens",
 	},
 	{
 		Package: "internal/hub",
-		May:     []string{"internal/engine", "internal/match"},
+		May:     []string{"internal/engine", "internal/match", "internal/limit"},
 		Never:   []string{"net/http"},
 		Why:     "it moves entries; who reads them, and in which form, is decided after it",
 	},
 	{
 		Package: "internal/session",
-		May:     []string{"internal/hub", "internal/wire", "internal/match"},
+		May:     []string{"internal/hub", "internal/wire", "internal/match", "internal/limit"},
 		Never:   []string{"net/http", "net"},
 		Why:     "a conversation without its socket; it publishes through an interface that server connects to gate",
+	},
+	{
+		Package: "internal/answer",
+		Why:     "it knows HTTP and bytes; what an answer says is made by who asks it to send it",
+	},
+	{
+		Package: "internal/listen",
+		Why:     "it makes connections whose peer is known; what is asked on them is decided behind it",
 	},
 	{
 		Package: "internal/loop",
@@ -118,22 +136,22 @@ var Table = []Rule{
 	},
 	{
 		Package: "internal/transport/sse",
-		May:     []string{"internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/loop"},
+		May:     []string{"internal/answer", "internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/loop"},
 		Why:     "as transport/ws",
 	},
 	{
 		Package: "internal/transport/poll",
-		May:     []string{"internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/loop"},
+		May:     []string{"internal/answer", "internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/loop"},
 		Why:     "as transport/ws",
 	},
 	{
 		Package: "internal/transport/frames",
-		May:     []string{"internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/loop"},
+		May:     []string{"internal/answer", "internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/loop"},
 		Why:     "as transport/ws",
 	},
 	{
 		Package: "internal/api",
-		May:     []string{"internal/auth", "internal/gate", "internal/hub", "internal/org", "internal/wire"},
+		May:     []string{"internal/answer", "internal/auth", "internal/gate", "internal/hub", "internal/limit", "internal/org", "internal/wire", "protocol"},
 		Why:     "requests and answers; sessions it reaches through an interface, the log through gate and hub",
 	},
 
@@ -145,7 +163,7 @@ var Table = []Rule{
 	},
 	{
 		Package: "cmd/carillon",
-		May:     []string{"internal/config", "internal/auth", "internal/server", "internal/bench", "clients/go"},
+		May:     []string{"internal/config", "internal/auth", "internal/org", "internal/server", "internal/bench", "clients/go"},
 		Why:     "flags and output; what it does as a client it does with the client everybody has",
 	},
 	{
@@ -173,4 +191,5 @@ var Confined = map[string][]string{
 	"github.com/nats-io/nats-server/v2": {"internal/engine/jetstream", "internal/bench"}, // bench compares with the bare engine
 	"github.com/nats-io/nats.go":        {"internal/engine/jetstream", "internal/bench"},
 	"github.com/alecthomas/kong":        {"cmd/carillon"},
+	"code.dny.dev/ssrf":                 {"internal/safenet"},
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -13,6 +15,7 @@ import (
 
 const (
 	minSecret     = 32 // bytes, for HS256 (RFC 7518 §3.2)
+	maxKeys       = 16 // of one issuer
 	maxPartitions = 1024
 )
 
@@ -63,6 +66,7 @@ func (k *checker) engine(e *Engine) {
 	k.between("engine.partitions", int64(e.Partitions), 1, maxPartitions)
 	k.atLeast("engine.retention.age", e.Retention.Age, minute)
 	k.notNegative("engine.retention.events_per_org", e.Retention.EventsPerOrg)
+	k.orgBytes("engine.retention.bytes_per_org", e.Retention.BytesPerOrg)
 	if b := e.Retention.Bytes; b < mib {
 		k.say("engine.retention.bytes", "is %s; it is at least 1MiB: a log without a limit fills the disk", b)
 	}
@@ -100,12 +104,16 @@ func (k *checker) orgs(orgs []Org) (ids map[string]bool) {
 		l := k.c.EffectiveLimits(o)
 		k.notNegative(at+".limits.publish_per_second", int64(l.PublishPerSecond))
 		k.notNegative(at+".limits.publish_burst", int64(l.PublishBurst))
+		k.notNegative(at+".limits.publish_bytes_per_second", l.PublishBytesPerSecond)
 		k.notNegative(at+".limits.connections", int64(l.Connections))
+		if own := o.Retention.Bytes; own != nil {
+			k.orgBytes(at+".retention.bytes", *own)
+		}
 	}
 	return ids
 }
 
-// keyLine has the form that auth.ParseKey reads.
+// keyLine has the form that org.ParseKey reads.
 func keyLine(line string) (id string, ok bool) {
 	id, sum, ok := strings.Cut(line, ":")
 	return id, ok && id != "" && len(id) <= 32 && len(sum) == 64 &&
@@ -127,21 +135,11 @@ func (k *checker) issuers(issuers []Issuer, orgs map[string]bool) {
 		} else {
 			seen[iss.Issuer] = i
 		}
-		if iss.Algorithm != "" && iss.Algorithm != "HS256" {
-			k.say(at+".algorithm", "%q is not supported; it is HS256", clip(iss.Algorithm))
-		}
 		switch iss.OrgClaim {
 		case "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "role", "permissions":
 			k.say(at+".org_claim", "%s means something else in a token; choose another claim, like org", iss.OrgClaim)
 		}
-		if len(iss.Secrets) == 0 && iss.SecretFile == "" && iss.SecretEnv == "" {
-			k.say(at, "has no secret; set secret_env, secret_file or secrets")
-		}
-		for j, s := range iss.Secrets {
-			if len(s) < minSecret {
-				k.say(fmt.Sprintf("%s.secrets[%d]", at, j), "has %d bytes; HS256 needs at least %d", len(s), minSecret)
-			}
-		}
+		k.keys(at, iss)
 		if len(iss.Orgs) == 0 {
 			k.say(at+".orgs", "names nobody; list the organizations its tokens may name, or [\"*\"] for all")
 		}
@@ -156,6 +154,82 @@ func (k *checker) issuers(issuers []Issuer, orgs map[string]bool) {
 	}
 }
 
+// keys checks what an issuer's tokens are verified with.
+func (k *checker) keys(at string, iss *Issuer) {
+	secrets := len(iss.Secrets) > 0 || iss.SecretFile != "" || iss.SecretEnv != ""
+	if !secrets && len(iss.PublicKeyFiles) == 0 && iss.JWKSURL == "" {
+		k.say(at, "has no key; set secret_env, secret_file or secrets, public_key_files, or jwks_url")
+	}
+	for j, s := range iss.Secrets {
+		if err := checkSecret([]byte(s)); err != nil {
+			k.say(fmt.Sprintf("%s.secrets[%d]", at, j), "%v", err)
+		}
+	}
+	if n := len(iss.Keys()) + len(iss.public); n > maxKeys {
+		k.say(at, "has %d secrets and keys; it is at most %d, as a token is tried with each", n, maxKeys)
+	}
+	if iss.JWKSURL != "" {
+		if err := checkJWKSURL(iss.JWKSURL, iss.AllowPrivate); err != nil {
+			k.say(at+".jwks_url", "%v", err)
+		}
+	}
+	if iss.AllowPrivate && iss.JWKSURL == "" {
+		k.say(at+".allow_private", "is for jwks_url, and there is none")
+	}
+	k.algorithms(at+".algorithms", iss, secrets)
+}
+
+// algorithms checks that those listed are those of the keys.
+func (k *checker) algorithms(at string, iss *Issuer, secrets bool) {
+	if len(iss.Algorithms) == 0 {
+		return
+	}
+	has := map[string]bool{hs256: secrets}
+	for _, key := range iss.public {
+		alg, _ := algorithmOf(key) // it was read as one that has
+		has[alg] = true
+	}
+	for j, alg := range iss.Algorithms {
+		switch {
+		case !slices.Contains([]string{hs256, rs256, es256, eddsa}, alg):
+			k.say(fmt.Sprintf("%s[%d]", at, j), "%q is not supported; it is HS256, RS256, ES256 or EdDSA", clip(alg))
+		case alg == hs256 && !secrets:
+			k.say(fmt.Sprintf("%s[%d]", at, j), "HS256 needs a secret, and there is none; a public key is none")
+		case alg != hs256 && !has[alg] && iss.JWKSURL == "" && len(iss.public) >= len(iss.PublicKeyFiles):
+			k.say(fmt.Sprintf("%s[%d]", at, j), "there is no key for %s in public_key_files", alg)
+		}
+	}
+	for _, alg := range []string{hs256, rs256, es256, eddsa} {
+		if has[alg] && !slices.Contains(iss.Algorithms, alg) {
+			k.say(at, "has no %s, which its keys are for", alg)
+		}
+	}
+}
+
+// checkSecret refuses what is too short, and what is no secret.
+func checkSecret(s []byte) error {
+	if len(s) < minSecret {
+		return fmt.Errorf("the secret has %d bytes; HS256 needs at least %d", len(s), minSecret)
+	}
+	if bytes.Contains(s, []byte("-----BEGIN ")) {
+		return errors.New("is a key in PEM, which is no secret: everybody could sign with a public one; name its file in public_key_files")
+	}
+	return nil
+}
+
+func checkJWKSURL(s string, private bool) error {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil, u.Hostname() == "", u.Fragment != "":
+		return errors.New("is not a URL like https://id.example.com/.well-known/jwks.json")
+	case u.User != nil:
+		return errors.New("has a name or password in it; keys are public, so it needs none")
+	case u.Scheme == "https", u.Scheme == "http" && private:
+		return nil
+	}
+	return errors.New("is not https, so whoever is on the way could put keys in; with allow_private it may be http")
+}
+
 func (k *checker) limits(l *Limits) {
 	for _, s := range []struct {
 		path           string
@@ -166,9 +240,12 @@ func (k *checker) limits(l *Limits) {
 		{"limits.frame_bytes", l.FrameBytes, kib, 64 * mib},
 		{"limits.header_bytes", l.HeaderBytes, kib, mib},
 		{"limits.token_bytes", l.TokenBytes, 256, mib},
+		{"limits.ce_bytes", l.CEBytes, 256, 16 * kib},
+		{"limits.jwks_bytes", l.JWKSBytes, kib, 16 * mib},
 		{"limits.outbox_bytes", l.OutboxBytes, 4 * kib, gib},
 		{"limits.ring_bytes", l.RingBytes, mib, 1024 * gib},
 		{"limits.history_bytes", l.HistoryBytes, kib, gib},
+		{"limits.publish_in_flight_bytes", l.PublishInFlightBytes, kib, 1024 * gib},
 	} {
 		if s.n < s.least || s.n > s.most {
 			k.say(s.path, "is %s; it is from %s to %s", s.n, s.least, s.most)
@@ -188,6 +265,11 @@ func (k *checker) limits(l *Limits) {
 		{"limits.publishes_in_flight_per_connection", l.PublishesInFlightPerConnection, 1, 65_536},
 		{"limits.bad_frames_per_minute", l.BadFramesPerMinute, 1, 1_000_000},
 		{"limits.users_per_event", l.UsersPerEvent, 1, 100_000},
+		{"limits.tickets", l.Tickets, 1, 10_000_000},
+		{"limits.jwks_keys", l.JWKSKeys, 1, 10_000},
+		{"limits.jwks_unknown", l.JWKSUnknown, 1, 1_000_000},
+		{"limits.jwks_waiting", l.JWKSWaiting, 1, 1_000_000},
+		{"limits.publish_in_flight", l.PublishInFlight, 1, 100_000_000},
 		{"limits.feed_queue", l.FeedQueue, 1, 65_536},
 		{"limits.mailbox", l.Mailbox, 16, 1 << 20},
 		{"limits.scan_workers", l.ScanWorkers, 1, 1024},
@@ -198,10 +280,20 @@ func (k *checker) limits(l *Limits) {
 	}
 	k.notNegative("limits.publish_per_second", int64(l.PublishPerSecond))
 	k.notNegative("limits.publish_burst", int64(l.PublishBurst))
+	k.notNegative("limits.publish_bytes_per_second", int64(l.PublishBytesPerSecond))
 	k.notNegative("limits.connections", int64(l.Connections))
+	k.notNegative("limits.connections_per_node", int64(l.ConnectionsPerNode))
 }
 
 func (k *checker) timing(c *Config) {
+	k.atLeast("jwks.timeout", c.JWKS.Timeout, second/10)
+	k.atLeast("jwks.min_interval", c.JWKS.MinInterval, second)
+	if c.JWKS.Refresh < c.JWKS.MinInterval {
+		k.say("jwks.refresh", "is %s, less than jwks.min_interval (%s)", c.JWKS.Refresh, c.JWKS.MinInterval)
+	}
+	if c.JWKS.MaxStale < c.JWKS.Refresh {
+		k.say("jwks.max_stale", "is %s, less than jwks.refresh (%s): keys would end before they are fetched again", c.JWKS.MaxStale, c.JWKS.Refresh)
+	}
 	k.atLeast("connection.max_idle", c.Connection.MaxIdle, second)
 	k.atLeast("connection.dead_after", c.Connection.DeadAfter, second)
 	if c.Connection.DeadAfter <= c.Connection.MaxIdle {
@@ -209,6 +301,8 @@ func (k *checker) timing(c *Config) {
 	}
 	k.atLeast("connection.connect_timeout", c.Connection.ConnectTimeout, second/10)
 	k.atLeast("connection.write_timeout", c.Connection.WriteTimeout, second/10)
+	k.atLeast("connection.body_timeout", c.Connection.BodyTimeout, second/10)
+	k.atLeast("connection.token_spread", c.Connection.TokenSpread, second/10)
 	k.atLeast("sse.keepalive", c.SSE.Keepalive, second)
 	for _, w := range []struct {
 		path string
@@ -255,6 +349,12 @@ func (k *checker) between(path string, n, least, most int64) {
 func (k *checker) atLeast(path string, d, least Duration) {
 	if d < least {
 		k.say(path, "is %s; it is at least %s", d, least)
+	}
+}
+
+func (k *checker) orgBytes(path string, b Size) {
+	if b != 0 && b < mib {
+		k.say(path, "is %s; it is 0 for no limit, or at least 1MiB", b)
 	}
 }
 

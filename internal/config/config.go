@@ -21,6 +21,7 @@ type Config struct {
 	Engine     Engine     `yaml:"engine"`
 	Orgs       []Org      `yaml:"orgs"`
 	Issuers    []Issuer   `yaml:"issuers"`
+	JWKS       JWKS       `yaml:"jwks"`
 	Origins    []string   `yaml:"origins"` // of web pages that may call
 	Limits     Limits     `yaml:"limits"`
 	Connection Connection `yaml:"connection"`
@@ -62,15 +63,23 @@ const (
 type Retention struct {
 	Age          Duration `yaml:"age"`
 	EventsPerOrg int64    `yaml:"events_per_org"` // 0: no limit
+	BytesPerOrg  Size     `yaml:"bytes_per_org"`  // 0: no limit
 	Bytes        Size     `yaml:"bytes"`          // of all organizations together
 }
 
 // Org is one organization.
 type Org struct {
-	ID       string    `yaml:"id"`
-	Keys     []string  `yaml:"keys,omitempty"` // hash lines of 'carillon keys new'
-	Disabled bool      `yaml:"disabled,omitempty"`
-	Limits   OrgLimits `yaml:"limits,omitempty"`
+	ID        string       `yaml:"id"`
+	Keys      []string     `yaml:"keys,omitempty"` // hash lines of 'carillon keys new'
+	Disabled  bool         `yaml:"disabled,omitempty"`
+	Limits    OrgLimits    `yaml:"limits,omitempty"`
+	Retention OrgRetention `yaml:"retention,omitempty"`
+}
+
+// OrgRetention is how much of an organization's own log is kept; nil means what
+// [Retention] says.
+type OrgRetention struct {
+	Bytes *Size `yaml:"bytes,omitempty"` // 0: no limit
 }
 
 // OrgLimits are an organization's own limits; nil means that of [Limits].
@@ -90,20 +99,26 @@ type Effective struct {
 	Connections           int
 }
 
-// Issuer is somebody who signs tokens. At least one of Secrets, SecretFile and
-// SecretEnv is set; all of them are valid together, so that secrets can be
-// rotated.
+// Issuer is somebody who signs tokens. At least one of Secrets, SecretFile,
+// SecretEnv, PublicKeyFiles and JWKSURL is set; all of them are valid together,
+// so that keys can be rotated.
 type Issuer struct {
 	Issuer     string   `yaml:"issuer"`                // the iss claim; "": tokens without
 	Audience   string   `yaml:"audience,omitempty"`    // the aud claim; "": not looked at
 	OrgClaim   string   `yaml:"org_claim,omitempty"`   // "": org
-	Algorithm  string   `yaml:"algorithm,omitempty"`   // "": HS256
+	Typ        string   `yaml:"typ,omitempty"`         // the header's typ; "": none, JWT or at+jwt
+	Algorithms []string `yaml:"algorithms,omitempty"`  // of its keys; none: whatever they are for
 	Secrets    []Secret `yaml:"secrets,omitempty"`     // ≥ 32 bytes each
 	SecretFile string   `yaml:"secret_file,omitempty"` // its content, less a newline at the end
 	SecretEnv  string   `yaml:"secret_env,omitempty"`  // the variable's value
 	Orgs       []string `yaml:"orgs"`                  // whom it may name; ["*"]: all
 
+	PublicKeyFiles []string `yaml:"public_key_files,omitempty"` // PEM
+	JWKSURL        string   `yaml:"jwks_url,omitempty"`         // where it publishes its keys
+	AllowPrivate   bool     `yaml:"allow_private,omitempty"`    // http, and private addresses, for that URL
+
 	loaded [][]byte // from file and environment
+	public []any    // from files
 }
 
 // Keys are the issuer's secrets, wherever they stood.
@@ -115,8 +130,20 @@ func (i *Issuer) Keys() [][]byte {
 	return append(keys, i.loaded...)
 }
 
+// PublicKeys are those of its files: *rsa.PublicKey, *ecdsa.PublicKey or
+// ed25519.PublicKey.
+func (i *Issuer) PublicKeys() []any { return i.public }
+
 // Any reports whether the issuer may name every organization.
 func (i *Issuer) Any() bool { return len(i.Orgs) == 1 && i.Orgs[0] == "*" }
+
+// JWKS is how the keys are kept fresh that issuers publish at a URL.
+type JWKS struct {
+	Refresh     Duration `yaml:"refresh"`      // how often they are fetched without need
+	MinInterval Duration `yaml:"min_interval"` // between two fetches, whatever tokens name
+	MaxStale    Duration `yaml:"max_stale"`    // how long those count that could not be fetched again
+	Timeout     Duration `yaml:"timeout"`      // of one fetch
+}
 
 // Limits bound what one request, connection or organization may ask for. What
 // happens at each is in the example.
@@ -134,6 +161,17 @@ type Limits struct {
 	OutboxBytes                    Size `yaml:"outbox_bytes"`
 	BadFramesPerMinute             int  `yaml:"bad_frames_per_minute"`
 	UsersPerEvent                  int  `yaml:"users_per_event"`
+	Tickets                        int  `yaml:"tickets"`
+
+	JWKSBytes   Size `yaml:"jwks_bytes"`
+	JWKSKeys    int  `yaml:"jwks_keys"`
+	JWKSUnknown int  `yaml:"jwks_unknown"`
+	JWKSWaiting int  `yaml:"jwks_waiting"`
+	CEBytes     Size `yaml:"ce_bytes"`
+
+	ConnectionsPerNode   int  `yaml:"connections_per_node"` // 0: no limit
+	PublishInFlight      int  `yaml:"publish_in_flight"`
+	PublishInFlightBytes Size `yaml:"publish_in_flight_bytes"`
 
 	RingBytes         Size `yaml:"ring_bytes"`
 	FeedQueue         int  `yaml:"feed_queue"`
@@ -156,7 +194,9 @@ type Connection struct {
 	DeadAfter      Duration `yaml:"dead_after"`
 	ConnectTimeout Duration `yaml:"connect_timeout"`
 	WriteTimeout   Duration `yaml:"write_timeout"`
+	BodyTimeout    Duration `yaml:"body_timeout"`
 	TokenExpiring  Duration `yaml:"token_expiring"`
+	TokenSpread    Duration `yaml:"token_spread"`
 }
 
 // SSE is the timing of event streams.
@@ -211,6 +251,17 @@ func Default() *Config {
 			OutboxBytes:                    256 * kib,
 			BadFramesPerMinute:             20,
 			UsersPerEvent:                  1000,
+			Tickets:                        100_000,
+
+			JWKSBytes:   256 * kib,
+			JWKSKeys:    100,
+			JWKSUnknown: 1000,
+			JWKSWaiting: 1000,
+			CEBytes:     8 * kb,
+
+			ConnectionsPerNode:   100_000,
+			PublishInFlight:      100_000,
+			PublishInFlightBytes: 256 * mib,
 
 			RingBytes:         64 * mib,
 			FeedQueue:         64,
@@ -225,8 +276,11 @@ func Default() *Config {
 			DeadAfter:      60 * second,
 			ConnectTimeout: 5 * second,
 			WriteTimeout:   10 * second,
+			BodyTimeout:    minute,
 			TokenExpiring:  60 * second,
+			TokenSpread:    60 * second,
 		},
+		JWKS:  JWKS{Refresh: 15 * minute, MinInterval: 10 * second, MaxStale: day, Timeout: 5 * second},
 		SSE:   SSE{Keepalive: 15 * second, Retry: 3 * second},
 		Poll:  Poll{WaitMax: 30 * second, WaitDefault: 25 * second},
 		Drain: Drain{Window: 10 * second, Deadline: 30 * second},
@@ -246,6 +300,16 @@ func (c *Config) EffectiveLimits(o Org) Effective {
 		PublishBytesPerSecond: int64(or(o.Limits.PublishBytesPerSecond, c.Limits.PublishBytesPerSecond)),
 		Connections:           or(o.Limits.Connections, c.Limits.Connections),
 	}
+}
+
+// OrgBytes is how many bytes of an organization's events are kept; 0: no limit.
+func (c *Config) OrgBytes(id string) int64 {
+	for _, o := range c.Orgs {
+		if o.ID == id {
+			return int64(or(o.Retention.Bytes, c.Engine.Retention.BytesPerOrg))
+		}
+	}
+	return int64(c.Engine.Retention.BytesPerOrg)
 }
 
 // Chose reports whether the file or the environment named a setting.

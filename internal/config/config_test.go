@@ -57,7 +57,7 @@ func TestExampleHasEverySetting(t *testing.T) {
 	// Sample lines are comments that read as a setting.
 	sample := regexp.MustCompile(`(?m)^( *)#( +)([a-z_]+: \S+)$`)
 	text := sample.ReplaceAllString(string(config.Example()), "$1 $2$3")
-	text = strings.ReplaceAll(text, "limits: {}", "limits:")
+	text = strings.NewReplacer("limits: {}", "limits:", "retention: {}", "retention:").Replace(text)
 	var doc yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
 		t.Fatalf("%v in\n%s", err, text)
@@ -133,13 +133,14 @@ listen: 127.0.0.1:9000
 ops:
 engine:
   kind: memory
-  retention: {age: 1h30m, bytes: 1_000_000_000}
+  retention: {age: 1h30m, bytes_per_org: 2MiB, bytes: 1_000_000_000}
 limits:
   event_bytes: 1MB
   scan_workers: 2
 orgs:
 - id: "7"
   limits: {publish_per_second: 0, publish_bytes_per_second: 1MiB}
+  retention: {bytes: 0}
 - {id: b}
 origins: [https://file.example]
 `
@@ -166,9 +167,13 @@ origins: [https://file.example]
 	want.Limits.ScanWorkers = 3
 	want.Limits.PublishPerSecond = 50
 	want.Origins = []string{"https://a.example", "https://b.example:8443"}
-	none, mib := 0, config.Size(1<<20)
+	none, mib, all := 0, config.Size(1<<20), config.Size(0)
+	want.Engine.Retention.BytesPerOrg = 2 << 20
 	want.Orgs = []config.Org{
-		{ID: "7", Limits: config.OrgLimits{PublishPerSecond: &none, PublishBytesPerSecond: &mib}},
+		{
+			ID: "7", Limits: config.OrgLimits{PublishPerSecond: &none, PublishBytesPerSecond: &mib},
+			Retention: config.OrgRetention{Bytes: &all},
+		},
 		{ID: "b"},
 	}
 	if d := cmp.Diff(want, c, opts); d != "" {
@@ -177,6 +182,9 @@ origins: [https://file.example]
 	// An organization's 0 is no limit, not the default.
 	if got, want := c.EffectiveLimits(c.Orgs[0]), (config.Effective{PublishBytesPerSecond: 1 << 20}); got != want {
 		t.Errorf("limits of the first org are %+v", got)
+	}
+	if a, b := c.OrgBytes("7"), c.OrgBytes("b"); a != 0 || b != 2<<20 {
+		t.Errorf("the orgs' logs may have %d and %d bytes", a, b)
 	}
 	if got := c.EffectiveLimits(c.Orgs[1]); got.PublishPerSecond != 50 || got != c.OrgDefaults() {
 		t.Errorf("limits of the second org are %+v", got)
@@ -262,6 +270,35 @@ func TestProblemsSayWhereAndWhatWouldBeRight(t *testing.T) {
 			},
 		},
 		{
+			name: "bytes of an org", file: "engine: {retention: {bytes_per_org: 1KB}}\norgs: [{id: a, retention: {bytes: 2KB}}]\n",
+			want: []string{
+				"c.yaml:1: engine.retention.bytes_per_org: is 1KB; it is 0 for no limit, or at least 1MiB",
+				"c.yaml:2: orgs[0].retention.bytes: is 2KB; it is 0 for no limit, or at least 1MiB",
+			},
+		},
+		{
+			name: "waits of polls", file: "poll:\n  wait_max: 6m\n  wait_default: 500ms\n",
+			want: []string{
+				"c.yaml:2: poll.wait_max: is 6m; proxies cut a request that is silent so long; it is at most 5m",
+				"c.yaml:3: poll.wait_default: is 500ms; it is whole seconds, at least 1s",
+			},
+		},
+		{
+			name: "waits of polls that are no whole seconds", file: "poll:\n  wait_max: 1500ms\n  wait_default: 0s\n",
+			want: []string{"c.yaml:2: poll.wait_max: is 1.5s; it is whole seconds, at least 1s", "c.yaml:3: poll.wait_default: is 0s; it is whole seconds, at least 1s"},
+		},
+		{
+			name: "a log that takes everything", file: "engine:\n  retention:\n    bytes: 0\n",
+			want: []string{"c.yaml:3: engine.retention.bytes: is 0; it is at least 1MiB: a log without a limit fills the disk"},
+		},
+		{
+			name: "limits of the node", file: "limits:\n  connections_per_node: -1\n  publish_in_flight: 0\n  publish_in_flight_bytes: 1B\n",
+			want: []string{
+				"c.yaml:2: limits.connections_per_node: is -1; it is 0 for no limit, or more", "c.yaml:3: limits.publish_in_flight: is 0; it is from 1 to 100000000",
+				"c.yaml:4: limits.publish_in_flight_bytes: is 1B; it is from 1KiB to 1TiB",
+			},
+		},
+		{
 			name: "orgs", file: "orgs:\n- id: A\n- id: b\n- id: b\n  limits: {connections: -1}\n- {}\n",
 			want: []string{`c.yaml:2: orgs[0].id: org "A": only a–z`, "c.yaml:4: orgs[2].id: b is there twice", "c.yaml:5: orgs[2].limits.connections: is -1; it is 0 for no limit, or more", "c.yaml:6: orgs[3].id: an org is 1–64 characters"},
 		},
@@ -273,12 +310,34 @@ func TestProblemsSayWhereAndWhatWouldBeRight(t *testing.T) {
 			},
 		},
 		{
-			name: "issuers", file: "issuers:\n- orgs: ['*', a]\n  secrets: [short]\n- orgs: []\n  algorithm: none\n  org_claim: sub\n- issuer: x\n  orgs: ['*']\n  secret_env: NOT_SET\n- issuer: x\n  orgs: ['*']\n  secret_file: /no/such\n",
+			name: "issuers", file: "issuers:\n- orgs: ['*', a]\n  secrets: [short]\n- orgs: []\n  algorithms: [none]\n  org_claim: sub\n- issuer: x\n  orgs: ['*']\n  secret_env: NOT_SET\n- issuer: x\n  orgs: ['*']\n  secret_file: /no/such\n",
 			want: []string{
-				"c.yaml:2: issuers[0].orgs[0]: * means all; it stands alone", `c.yaml:2: issuers[0].orgs[1]: "a" is not one of 'orgs'`, "c.yaml:3: issuers[0].secrets[0]: has 5 bytes; HS256 needs at least 32",
-				"c.yaml:4: issuers[1].issuer: only one issuer can be without a name; issuers[0] is", "c.yaml:4: issuers[1]: has no secret; set secret_env, secret_file or secrets", "c.yaml:4: issuers[1].orgs: names nobody",
-				`c.yaml:5: issuers[1].algorithm: "none" is not supported; it is HS256`, "c.yaml:6: issuers[1].org_claim: sub means something else in a token",
+				"c.yaml:2: issuers[0].orgs[0]: * means all; it stands alone", `c.yaml:2: issuers[0].orgs[1]: "a" is not one of 'orgs'`, "c.yaml:3: issuers[0].secrets[0]: the secret has 5 bytes; HS256 needs at least 32",
+				"c.yaml:4: issuers[1].issuer: only one issuer can be without a name; issuers[0] is", "c.yaml:4: issuers[1]: has no key; set secret_env, secret_file or secrets, public_key_files, or jwks_url", "c.yaml:4: issuers[1].orgs: names nobody",
+				`c.yaml:5: issuers[1].algorithms[0]: "none" is not supported; it is HS256, RS256, ES256 or EdDSA`, "c.yaml:6: issuers[1].org_claim: sub means something else in a token",
 				"c.yaml:9: issuers[2].secret_env: NOT_SET is not set in the environment; set it to a secret of at least 32 bytes", `c.yaml:10: issuers[3].issuer: "x" is issuers[2] too`, "c.yaml:12: issuers[3].secret_file: stat /no/such: no such file",
+			},
+		},
+		{
+			name: "keys at a URL", file: "issuers:\n- {issuer: a, orgs: ['*'], jwks_url: 'http://id.example/keys'}\n- {issuer: b, orgs: ['*'], jwks_url: 'https://u:p@id.example/keys'}\n- {issuer: c, orgs: ['*'], jwks_url: /keys}\n" +
+				"- {issuer: d, orgs: ['*'], jwks_url: 'file://h/etc/passwd', allow_private: true}\n- {issuer: e, orgs: ['*'], jwks_url: 'http://10.0.0.1/keys', allow_private: true, algorithms: [RS256, HS256]}\n- {issuer: f, orgs: ['*'], secrets: [" + strings.Repeat("s", 32) + "], allow_private: true}\n",
+			want: []string{
+				"c.yaml:2: issuers[0].jwks_url: is not https, so whoever is on the way could put keys in", "c.yaml:3: issuers[1].jwks_url: has a name or password in it", "c.yaml:4: issuers[2].jwks_url: is not a URL like https://",
+				"c.yaml:5: issuers[3].jwks_url: is not https", "c.yaml:6: issuers[4].algorithms[1]: HS256 needs a secret, and there is none", "c.yaml:7: issuers[5].allow_private: is for jwks_url, and there is none",
+			},
+		},
+		{
+			name: "algorithms", file: "issuers:\n- {issuer: a, orgs: ['*'], secrets: [" + strings.Repeat("s", 32) + "], algorithms: [RS256]}\n- {issuer: b, orgs: ['*'], secrets: ['-----BEGIN PUBLIC KEY-----" + strings.Repeat("A", 32) + "']}\n",
+			want: []string{
+				"c.yaml:2: issuers[0].algorithms[0]: there is no key for RS256 in public_key_files", "c.yaml:2: issuers[0].algorithms: has no HS256, which its keys are for",
+				"c.yaml:3: issuers[1].secrets[0]: is a key in PEM, which is no secret: everybody could sign with a public one",
+			},
+		},
+		{
+			name: "freshness of keys", file: "jwks: {refresh: 5s, max_stale: 2s, min_interval: 10s, timeout: 0s}\nconnection: {token_spread: 0s}\nlimits: {jwks_keys: 0, jwks_bytes: 1B}\n",
+			want: []string{
+				"c.yaml:1: jwks.timeout: is 0s; it is at least 100ms", "c.yaml:1: jwks.refresh: is 5s, less than jwks.min_interval (10s)", "c.yaml:1: jwks.max_stale: is 2s, less than jwks.refresh (5s)",
+				"c.yaml:2: connection.token_spread: is 0s; it is at least 100ms", "c.yaml:3: limits.jwks_bytes: is 1B; it is from 1KiB to 16MiB", "c.yaml:3: limits.jwks_keys: is 0; it is from 1 to 10000",
 			},
 		},
 		{
@@ -305,6 +364,18 @@ func TestProblemsSayWhereAndWhatWouldBeRight(t *testing.T) {
 				t.Errorf("more problems than expected:\n%s", strings.Join(lines[len(tc.want):], "\n"))
 			}
 		})
+	}
+}
+
+func TestRatesAreNotNegative(t *testing.T) {
+	less := config.Size(-1)
+	c := config.Default()
+	c.Orgs = []config.Org{{ID: "a", Limits: config.OrgLimits{PublishBytesPerSecond: &less}}}
+	c.Limits.PublishBytesPerSecond = less
+	var e *config.Error
+	if err := c.Validate(); !errors.As(err, &e) || len(e.Problems) != 2 ||
+		e.Problems[0].Path != "orgs[0].limits.publish_bytes_per_second" || e.Problems[1].Path != "limits.publish_bytes_per_second" {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -94,6 +94,7 @@ func Parse(name string, text []byte, env []string) (*Config, error) {
 		broken[p.Path] = true
 	}
 	problems = append(problems, c.readSecrets(vars)...)
+	problems = append(problems, c.readPublicKeys()...)
 	for _, p := range c.check() {
 		if !broken[p.Path] { // one message for each setting is enough
 			problems = append(problems, p)
@@ -144,10 +145,30 @@ func (c *Config) readSecrets(vars map[string]string) (problems []Problem) {
 
 func (c *Config) addSecret(iss *Issuer, path string, v []byte) []Problem {
 	iss.loaded = append(iss.loaded, v)
-	if len(v) < minSecret {
-		return []Problem{c.problem(path, "the secret has %d bytes; HS256 needs at least %d", len(v), minSecret)}
+	if err := checkSecret(v); err != nil {
+		return []Problem{c.problem(path, "%v", err)}
 	}
 	return nil
+}
+
+// readPublicKeys fetches the issuers' public keys.
+func (c *Config) readPublicKeys() (problems []Problem) {
+	for i := range c.Issuers {
+		iss := &c.Issuers[i]
+		for j, path := range iss.PublicKeyFiles {
+			text, err := readSecretFile(path)
+			var keys []any
+			if err == nil {
+				keys, err = parsePublicKeys(text)
+			}
+			if err != nil {
+				problems = append(problems, c.problem(fmt.Sprintf("issuers[%d].public_key_files[%d]", i, j), "%v", err))
+				continue
+			}
+			iss.public = append(iss.public, keys...)
+		}
+	}
+	return problems
 }
 
 func readSecretFile(path string) ([]byte, error) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/carillon-rt/carillon/internal/api"
+	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/engine"
 	"github.com/carillon-rt/carillon/internal/gate"
 	"github.com/carillon-rt/carillon/internal/hub"
@@ -21,10 +23,13 @@ const (
 
 // progress is what there is of a node, as the operations port may see it.
 type progress struct {
-	core   *session.Core
-	engine engine.Engine
-	hub    *hub.Hub
-	gate   *gate.Gate
+	core    *session.Core
+	engine  engine.Engine
+	hub     *hub.Hub
+	gate    *gate.Gate
+	auth    *auth.Authenticator
+	history *hub.History
+	api     *api.API
 }
 
 // health is how far a node has come. The operations port reads it while the node

@@ -2,10 +2,8 @@ package server
 
 import (
 	"context"
-	"net/http"
 	"time"
 
-	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/admin"
 	"github.com/carillon-rt/carillon/internal/telemetry"
 	"github.com/carillon-rt/carillon/internal/wire"
@@ -70,19 +68,19 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	m.Flights, m.BatchFlights, m.QueueDepth, m.ReadEntries = e.Flights, e.BatchFlights, e.QueueDepth, e.ReadEntries
 	m.AckCount, m.AckTotal = e.AckCount, time.Duration(e.AckNanosTotal)
 
-	m.Limits["connections"] = c.Full
-	m.Limits["mailbox"] = h.MailboxOverflows
+	// A limit that several stages know is met in each of them.
+	for _, met := range []map[string]uint64{g.Limits, c.Limits, parts.history.Limits(), parts.api.Limits(), parts.auth.Limits()} {
+		for limit, n := range met {
+			m.Limits[limit] += n
+		}
+	}
+	m.Limits["header_bytes"] = s.header.hits.Load()
+	m.Limits["wildcard_shapes_per_org"] = h.TooManyShapes
+	m.Limits["ring_bytes"] = h.Evictions
 	m.Limits["feed_queue"] = h.FellBehind
-	m.Limits["frame_bytes"] = c.Closes[wire.CloseTooBig]
-	m.Limits["bad_frames_per_minute"] = c.Closes[wire.CloseBadFrames]
-	m.Limits["connect_timeout"] = c.Closes[wire.CloseNoConnect]
-	m.Limits["subscriptions_per_connection"] = c.Subscriptions
-	m.Limits["publishes_in_flight_per_connection"] = c.PublishesFlying
-	m.Limits["outbox_bytes"] = c.OutboxBytes
-	m.Limits["event_or_batch_size"] = g.Refused[carillon.CodeTooLarge]
-	m.Limits["publish_rate"] = g.Refused[carillon.CodeRateLimited]
-	m.Limits["publish_in_flight"] = g.Refused[carillon.CodeUnavailable]
-	m.Limits["request_bytes"] = s.routes.sum(http.StatusRequestEntityTooLarge)
+	m.Limits["mailbox"] = h.MailboxOverflows
+	m.Limits["scan_workers"] = h.Queued
+	m.Limits["bytes_per_org"] = e.Cuts
 	return m
 }
 

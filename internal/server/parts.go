@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -35,16 +37,18 @@ func openEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (engi
 	if !cfg.Chose("engine.retention.bytes") && e.Retention.Bytes == config.Default().Engine.Retention.Bytes {
 		bytes = 0 // nobody chose it: it may be less where there is less room
 	}
+	orgBytes := func(id carillon.OrgID) int64 { return cfg.OrgBytes(string(id)) }
 	if e.Kind == config.KindMemory {
 		return memory.New(memory.Config{
 			Partitions: e.Partitions, Retention: e.Retention.Age.D(), MaxPerOrg: int(min(perOrg, math.MaxInt)),
-			MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
+			OrgBytes: orgBytes, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
 		}), nil
 	}
 	log.Info("server: opening the log", "data", cfg.Data, "durability", e.Durability)
 	opened, err := jetstream.Open(ctx, jetstream.Config{
 		Dir: cfg.Data, Durability: jetstream.Durability(e.Durability), Partitions: e.Partitions,
-		Retention: e.Retention.Age.D(), MaxPerOrg: perOrg, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(), Logger: log,
+		Retention: e.Retention.Age.D(), MaxPerOrg: perOrg, OrgBytes: orgBytes, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
+		Logger: log,
 	})
 	switch {
 	case err == nil:
@@ -74,15 +78,16 @@ const (
 	installKeyBytes = 32
 )
 
-// installKey returns the keyring of this install. Its key is made at the first
-// start and kept with the log: whoever has the one has the other.
-func installKey(ctx context.Context, kv engine.KV) (*wire.Keyring, error) {
-	key, err := kv.Get(ctx, installKeyName)
+// installKey returns the key of this install, from which all its other keys come.
+// It is made at the first start and kept with the log: whoever has the one has
+// the other.
+func installKey(ctx context.Context, kv engine.KV) ([]byte, error) {
+	key, _, err := kv.Get(ctx, installKeyName)
 	if errors.Is(err, engine.ErrNoKey) {
 		key = make([]byte, installKeyBytes)
 		_, _ = rand.Read(key) // never fails
-		if err = kv.Create(ctx, installKeyName, key); errors.Is(err, engine.ErrKeyExists) {
-			key, err = kv.Get(ctx, installKeyName) // another node was first
+		if _, err = kv.Create(ctx, installKeyName, key); errors.Is(err, engine.ErrKeyExists) {
+			key, _, err = kv.Get(ctx, installKeyName) // another node was first
 		}
 	}
 	if err != nil {
@@ -91,7 +96,16 @@ func installKey(ctx context.Context, kv engine.KV) (*wire.Keyring, error) {
 	if len(key) < installKeyBytes {
 		return nil, fmt.Errorf("server: the install's key has %d bytes instead of %d; the store is damaged", len(key), installKeyBytes)
 	}
-	return wire.NewKeyring(key), nil
+	return key, nil
+}
+
+// tickets are those of this install.
+func tickets(cfg *config.Config, key []byte, kv engine.KV) (*auth.Tickets, error) {
+	own, err := hkdf.Key(sha256.New, key, nil, "carillon ticket v1", sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("server: the key of tickets: %w", err)
+	}
+	return &auth.Tickets{Key: own, Used: kv, Most: cfg.Limits.Tickets}, nil
 }
 
 // verifier is who asks: auth, with the organizations it knows.
@@ -101,10 +115,8 @@ type verifier struct {
 	orgs *org.Directory
 }
 
-// Verify is for sessions. It takes microseconds, so it calls done at once.
-func (v *verifier) Verify(token string, done func(*carillon.Principal, error)) {
-	done(v.VerifyToken(token))
-}
+// Verify is for sessions, which cannot wait.
+func (v *verifier) Verify(token string, done func(*carillon.Principal, error)) { v.Submit(token, done) }
 
 // connections is how many an organization may have at the same time; 0: no limit.
 func (v *verifier) connections(id carillon.OrgID) int {
@@ -114,19 +126,21 @@ func (v *verifier) connections(id carillon.OrgID) int {
 	return 0
 }
 
-func newAuth(cfg *config.Config, open bool) (*verifier, error) {
+// newAuth makes the part that verifies credentials. rest is what does not come
+// from the settings.
+func newAuth(cfg *config.Config, open bool, rest auth.Config) (*verifier, error) {
 	orgs := make([]org.Org, 0, len(cfg.Orgs))
-	var keys []auth.Key
 	for _, o := range cfg.Orgs {
 		id := carillon.OrgID(o.ID)
-		orgs = append(orgs, org.Org{ID: id, Disabled: o.Disabled, Limits: org.Limits(cfg.EffectiveLimits(o))})
+		one := org.Org{ID: id, Disabled: o.Disabled, Limits: org.Limits(cfg.EffectiveLimits(o))}
 		for _, line := range o.Keys {
-			k, err := auth.ParseKey(id, line)
+			k, err := org.ParseKey(id, line)
 			if err != nil {
 				return nil, fmt.Errorf("server: org %q: %w", o.ID, err)
 			}
-			keys = append(keys, k)
+			one.Keys = append(one.Keys, k)
 		}
+		orgs = append(orgs, one)
 	}
 	dir, err := org.NewDirectory(org.Config{Orgs: orgs, Open: open, Defaults: org.Limits(cfg.OrgDefaults())})
 	if err != nil {
@@ -135,7 +149,10 @@ func newAuth(cfg *config.Config, open bool) (*verifier, error) {
 	issuers := make([]auth.Issuer, 0, len(cfg.Issuers))
 	for i := range cfg.Issuers {
 		iss := &cfg.Issuers[i]
-		a := auth.Issuer{Issuer: iss.Issuer, Audience: iss.Audience, OrgClaim: iss.OrgClaim, Secrets: iss.Keys(), Any: iss.Any()}
+		a := auth.Issuer{
+			Issuer: iss.Issuer, Audience: iss.Audience, Type: iss.Typ, OrgClaim: iss.OrgClaim, Any: iss.Any(),
+			Secrets: iss.Keys(), Keys: iss.PublicKeys(), JWKS: published(iss),
+		}
 		if !a.Any {
 			for _, id := range iss.Orgs {
 				a.Orgs = append(a.Orgs, carillon.OrgID(id))
@@ -143,11 +160,31 @@ func newAuth(cfg *config.Config, open bool) (*verifier, error) {
 		}
 		issuers = append(issuers, a)
 	}
-	a, err := auth.New(auth.Config{Issuers: issuers, Keys: keys, Orgs: dir, MaxTokenBytes: cfg.Limits.TokenBytes.N()})
+	l := &cfg.Limits
+	rest.Issuers, rest.Orgs, rest.MaxTokenBytes = issuers, dir, l.TokenBytes.N()
+	rest.JWKS = auth.JWKSPolicy{
+		Refresh: cfg.JWKS.Refresh.D(), MinInterval: cfg.JWKS.MinInterval.D(), MaxStale: cfg.JWKS.MaxStale.D(), Timeout: cfg.JWKS.Timeout.D(),
+		MaxBytes: l.JWKSBytes.N(), MaxKeys: l.JWKSKeys, MaxUnknown: l.JWKSUnknown, MaxWaiting: l.JWKSWaiting,
+	}
+	a, err := auth.New(rest)
 	if err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	return &verifier{a, dir}, nil
+}
+
+// published is where an issuer publishes its keys, or nil.
+func published(iss *config.Issuer) *auth.JWKS {
+	if iss.JWKSURL == "" {
+		return nil
+	}
+	p := &auth.JWKS{URL: iss.JWKSURL, Private: iss.AllowPrivate}
+	for _, alg := range iss.Algorithms {
+		if alg := auth.Algorithm(alg); alg != auth.HS256 { // that of its secrets
+			p.Algorithms = append(p.Algorithms, alg)
+		}
+	}
+	return p
 }
 
 func newGate(cfg *config.Config, e engine.Engine, orgs *org.Directory) *gate.Gate {
@@ -155,18 +192,19 @@ func newGate(cfg *config.Config, e engine.Engine, orgs *org.Directory) *gate.Gat
 	return gate.New(gate.Config{
 		Open: e.Open, Orgs: orgs, EventBytes: l.EventBytes.N(), BatchEvents: l.BatchEvents,
 		BatchBytes: l.RequestBytes.N(), UsersPerEvent: l.UsersPerEvent,
+		InFlight: l.PublishInFlight, InFlightBytes: int64(l.PublishInFlightBytes),
 	})
 }
 
 func newCore(cfg *config.Config, h *hub.Hub, ids *wire.Keyring, g *gate.Gate, v *verifier) *session.Core {
 	l := &cfg.Limits
 	return session.NewCore(session.Config{
-		Hub: h, IDs: ids, Publisher: g, Verifier: v, Connections: v.connections,
+		Hub: h, IDs: ids, Publisher: g, Verifier: v, Connections: v.connections, MaxConnections: l.ConnectionsPerNode,
 		Limits: session.Limits{
 			Subscriptions: l.SubscriptionsPerConnection, PublishesFlying: l.PublishesInFlightPerConnection,
 			OutboxBytes: l.OutboxBytes.N(), BadFrames: l.BadFramesPerMinute, BatchEvents: l.BatchEvents, PollBytes: l.HistoryBytes.N(),
 			MaxIdle: cfg.Connection.MaxIdle.D(), DeadAfter: cfg.Connection.DeadAfter.D(), ConnectTimeout: cfg.Connection.ConnectTimeout.D(),
-			TokenExpiring: cfg.Connection.TokenExpiring.D(), KeepAlive: cfg.SSE.Keepalive.D(), Retry: cfg.SSE.Retry.D(),
+			TokenExpiring: cfg.Connection.TokenExpiring.D(), TokenSpread: cfg.Connection.TokenSpread.D(), KeepAlive: cfg.SSE.Keepalive.D(), Retry: cfg.SSE.Retry.D(),
 		},
 	})
 }

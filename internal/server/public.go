@@ -1,6 +1,8 @@
 package server
 
 import (
+	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -18,7 +20,6 @@ import (
 // Timing of the public port's requests.
 const (
 	headerTimeout = 10 * time.Second // for a request's header
-	bodyTimeout   = time.Minute      // for a request's body
 	idleTimeout   = 2 * time.Minute  // between two requests
 )
 
@@ -30,42 +31,48 @@ func (s *Server) publicServer(h http.Handler) *http.Server {
 	p.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler: h, Protocols: p,
-		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: s.cfg.Limits.HeaderBytes.N(),
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: s.cfg.Limits.HeaderBytes.N() + headerSlack,
 	}
 }
 
 // publicHandler is everything of the public port.
-func (s *Server) publicHandler(a *auth.Authenticator) http.Handler {
-	cfg, l, write := s.cfg, &s.cfg.Limits, s.cfg.Connection.WriteTimeout.D()
-	origins := auth.NewOrigins(s.origins())
-	history := hub.NewHistory(hub.HistoryConfig{
+func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) http.Handler {
+	cfg, l := s.cfg, &s.cfg.Limits
+	write, body := cfg.Connection.WriteTimeout.D(), cfg.Connection.BodyTimeout.D()
+	s.history = hub.NewHistory(hub.HistoryConfig{
 		Open: s.engine.Open, Head: s.engine.Head, Retention: cfg.Engine.Retention.Age.D(),
 		Page: l.HistoryPage, Bytes: l.HistoryBytes.N(), Concurrent: l.HistoryConcurrent,
 	})
 	// The WebSocket door looks at the Origin itself: it is no subject of CORS.
 	socket := ws.Handler(ws.Config{Core: s.core, Auth: a, Origins: origins, Sockets: &s.sockets, FrameBytes: l.FrameBytes.N(), Logger: s.log})
 	mux := http.NewServeMux()
-	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: s.core, Auth: a, Sockets: &s.sockets, WriteTimeout: write, Logger: s.log}))
-	mux.Handle("/v1/poll", bounded(poll.Handler(poll.Config{
-		Core: s.core, Auth: a, WaitMax: cfg.Poll.WaitMax.D(), WaitDefault: cfg.Poll.WaitDefault.D(), WriteTimeout: write, Logger: s.log,
+	mux.Handle("/v1/sse", sse.Handler(sse.Config{
+		Core: s.core, Auth: a, Sockets: &s.sockets, RequestBytes: l.RequestBytes.N(), BodyTimeout: body, WriteTimeout: write, Logger: s.log,
+	}))
+	mux.Handle("/v1/poll", bounded(body, poll.Handler(poll.Config{
+		Core: s.core, Auth: a, WaitMax: cfg.Poll.WaitMax.D(), WaitDefault: cfg.Poll.WaitDefault.D(),
+		Page: l.HistoryPage, RequestBytes: l.RequestBytes.N(), WriteTimeout: write, Logger: s.log,
 	})))
-	mux.Handle("/v1/frames", bounded(frames.Handler(frames.Config{
+	mux.Handle("/v1/frames", bounded(body, frames.Handler(frames.Config{
 		Core: s.core, Auth: a, FrameBytes: l.FrameBytes.N(), RequestBytes: l.RequestBytes.N(), WriteTimeout: write, Logger: s.log,
 	})))
-	mux.Handle("/v1/", bounded(api.New(api.Config{
-		Auth: a, Gate: s.gate, History: history, IDs: s.ids, RequestBytes: l.RequestBytes.N(), BatchEvents: l.BatchEvents, Logger: s.log,
-	})))
+	s.api = api.New(api.Config{
+		Auth: a, Gate: s.gate, History: s.history, IDs: s.ids, RequestBytes: l.RequestBytes.N(), BatchEvents: l.BatchEvents,
+		CEBytes: l.CEBytes.N(), WriteTimeout: write, Logger: s.log,
+	})
+	mux.Handle("/v1/", bounded(body, s.api))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		transport.Problem(w, r, s.log, carillon.Errorf(carillon.CodeNotFound, "there is nothing at this path; everything is under /v1/"))
 	})
 	others := origins.CORS(mux)
-	return s.routes.count(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.header.most = l.HeaderBytes.N()
+	return s.routes.count(s.header.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/ws" {
 			socket.ServeHTTP(w, r)
 			return
 		}
 		others.ServeHTTP(w, r)
-	}))
+	})))
 }
 
 // origins are those of the settings and, for development, the live page's.
@@ -79,11 +86,29 @@ func (s *Server) origins() []string {
 
 // bounded gives a request's body a time to arrive in. It is not for handlers
 // that take the connection over.
-func bounded(h http.Handler) http.Handler {
+func bounded(within time.Duration, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer can
+			rc := http.NewResponseController(w)
+			_ = rc.SetReadDeadline(time.Now().Add(within)) // not every writer can
+			r.Body = &timedBody{r.Body, rc}
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// timedBody lifts the deadline at its end: what follows may take longer.
+type timedBody struct {
+	io.ReadCloser
+
+	rc *http.ResponseController
+}
+
+// Read is io.Reader's.
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.rc.SetReadDeadline(time.Time{}) // as above
+	}
+	return n, err
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // routes are the paths that are counted one by one; any other is "other".
-var routes = [...]string{"/v1/ws", "/v1/sse", "/v1/poll", "/v1/frames", "/v1/events", "other"}
+var routes = [...]string{"/v1/ws", "/v1/sse", "/v1/poll", "/v1/frames", "/v1/events", "/v1/tickets", "other"}
 
 // webSocket is the index of its route.
 const webSocket = 0
@@ -55,14 +55,6 @@ func (c *routeCounts) sample() (list []telemetry.Requests) {
 		}
 	}
 	return list
-}
-
-// sum counts the answers with one status, on all routes.
-func (c *routeCounts) sum(status int) (n uint64) {
-	for i := range c {
-		n += c[i][status-firstStatus].Load()
-	}
-	return n
 }
 
 // statusWriter remembers the status of an answer.

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/carillon-rt/carillon/internal/api"
+	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/config"
 	"github.com/carillon-rt/carillon/internal/engine"
 	"github.com/carillon-rt/carillon/internal/gate"
@@ -51,6 +53,7 @@ type Server struct {
 	log    *slog.Logger
 	health health
 	routes routeCounts
+	header headerLimit
 
 	// Set by Start, in this order.
 	started time.Time
@@ -60,8 +63,13 @@ type Server struct {
 	hub     *hub.Hub
 	gate    *gate.Gate
 	core    *session.Core
+	history *hub.History
+	api     *api.API
 	sockets loop.Sockets
 	public  *listener
+
+	stopKeys context.CancelFunc // ends the refresher of the issuers' keys
+	keys     sync.WaitGroup     // and waits for it
 
 	failed chan error // capacity 2: a listener ended by itself
 
@@ -81,7 +89,7 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	if err := checkOps(cfg.Ops.Listen); err != nil {
 		return nil, err
 	}
-	if _, err := newAuth(cfg, opt.Development != nil); err != nil {
+	if _, err := newAuth(cfg, opt.Development != nil, auth.Config{}); err != nil {
 		return nil, err
 	}
 	return &Server{cfg: cfg, opt: opt, log: opt.Logger, failed: make(chan error, 2)}, nil
@@ -129,9 +137,11 @@ func (s *Server) start(ctx context.Context) (err error) {
 	if s.engine, err = openEngine(ctx, s.cfg, s.log); err != nil {
 		return err
 	}
-	if s.ids, err = installKey(ctx, s.engine.KV()); err != nil {
+	key, err := installKey(ctx, s.engine.KV())
+	if err != nil {
 		return err
 	}
+	s.ids = wire.NewKeyring(key)
 	h := hub.New(hub.Config{
 		Engine: s.engine, Logger: s.log, RingBytes: int64(s.cfg.Limits.RingBytes), FeedQueue: s.cfg.Limits.FeedQueue,
 		Mailbox: s.cfg.Limits.Mailbox, ScanWorkers: s.cfg.Limits.ScanWorkers, MaxShapes: s.cfg.Limits.WildcardShapesPerOrg,
@@ -140,15 +150,24 @@ func (s *Server) start(ctx context.Context) (err error) {
 		return err
 	}
 	s.hub = h
-	verifier, err := newAuth(s.cfg, s.opt.Development != nil)
+	tickets, err := tickets(s.cfg, key, s.engine.KV())
 	if err != nil {
 		return err
 	}
+	origins := auth.NewOrigins(s.origins())
+	verifier, err := newAuth(s.cfg, s.opt.Development != nil, auth.Config{Origins: origins, Tickets: tickets, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.refreshKeys(ctx, verifier.Authenticator)
 	s.gate = newGate(s.cfg, s.engine, verifier.orgs)
 	s.core = newCore(s.cfg, s.hub, s.ids, s.gate, verifier)
 	s.sockets.WriteTimeout = s.cfg.Connection.WriteTimeout.D()
-	handler := s.publicHandler(verifier.Authenticator)
-	s.health.store(&progress{core: s.core, engine: s.engine, hub: s.hub, gate: s.gate})
+	handler := s.publicHandler(verifier.Authenticator, origins)
+	s.health.store(&progress{
+		core: s.core, engine: s.engine, hub: s.hub, gate: s.gate,
+		auth: verifier.Authenticator, history: s.history, api: s.api,
+	})
 
 	s.public, err = listen(ctx, s.cfg.Listen, "listen", s.fail)
 	if err != nil {
@@ -159,6 +178,12 @@ func (s *Server) start(ctx context.Context) (err error) {
 	s.log.Info("server: ready", "public", s.public.addr(), "ops", s.ops.addr(),
 		"durability", s.engine.Caps().Describe, "took_ms", time.Since(s.started).Milliseconds())
 	return nil
+}
+
+// refreshKeys keeps the keys fresh that issuers publish, until the node stops.
+func (s *Server) refreshKeys(ctx context.Context, a *auth.Authenticator) {
+	ctx, s.stopKeys = context.WithCancel(context.WithoutCancel(ctx))
+	s.keys.Go(func() { a.Run(ctx) })
 }
 
 // fail notes that a listener ended although nobody asked it to.
@@ -212,6 +237,10 @@ func (s *Server) stopAll(ctx context.Context) error {
 		if err := s.core.Drain(ctx, 0); err != nil { // sessions whose sockets have just been closed
 			errs = append(errs, fmt.Errorf("server: sessions did not end: %w", err))
 		}
+	}
+	if s.stopKeys != nil {
+		s.stopKeys()
+		s.keys.Wait()
 	}
 	s.health.stopped()
 	if s.ops != nil {

@@ -108,9 +108,11 @@ func do(t *testing.T, c *http.Client, method, url, body string, header ...string
 
 // frame is what a test reads of a frame.
 type frame struct {
-	Type, ID, Cursor, Reason, Message string
-	Payload                           json.RawMessage
-	Backfill                          bool
+	Type, ID, Cursor, Reason, Message, Code string
+	Payload                                 json.RawMessage
+	Backfill                                bool
+	Gap                                     *struct{ Reason string }
+	RetryAfterMS                            int `json:"retry_after_ms"`
 }
 
 // dial opens a WebSocket and subscribes to everything after a cursor.

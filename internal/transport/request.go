@@ -138,7 +138,7 @@ func tooLarge(r *http.Request, limit int) error {
 	if r.Header.Get("Expect") == "" {
 		_, _ = io.CopyN(io.Discard, r.Body, int64(limit)) // it is refused in any case
 	}
-	return carillon.Errorf(carillon.CodeTooLarge, "the body is larger than %d bytes", limit)
+	return carillon.Errorf(carillon.CodeTooLarge, "the body is larger than %d bytes", limit).Over("request_bytes")
 }
 
 func contentType(h http.Header, types []string) (string, error) {

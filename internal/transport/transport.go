@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -60,13 +59,14 @@ func Method(w http.ResponseWriter, r *http.Request, methods ...string) error {
 	return carillon.Errorf(carillon.CodeMethodNotAllowed, "this method is not possible here; possible are %s", allow)
 }
 
-// Caller is who asks, by a credential that stands anywhere but in a subprotocol.
-func Caller(a *auth.Authenticator, r *http.Request) (*carillon.Principal, error) {
-	c, err := auth.FromRequest(r, false)
+// Caller is who asks. places are those, beside the usual ones, where the request
+// may have its credential.
+func Caller(a *auth.Authenticator, r *http.Request, places auth.Places) (*carillon.Principal, error) {
+	c, err := a.FromRequest(r, places)
 	if err != nil {
 		return nil, err
 	}
-	return a.Verify(c)
+	return a.Verify(r.Context(), c)
 }
 
 // busyRetry is how long a client is told to stay away from a node that takes no
@@ -82,25 +82,3 @@ func Draining() error {
 func Overloaded() error {
 	return carillon.Unavailable(busyRetry, nil, "this server has as many connections as it can carry; connect again later")
 }
-
-// Write answers with a status and a body, written in pieces with a deadline for
-// each: a client that takes some of it is waited for, one that takes nothing for
-// so long is not.
-func Write(w http.ResponseWriter, status int, body []byte, timeout time.Duration) {
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	rc := http.NewResponseController(w)
-	for len(body) > 0 {
-		n := min(len(body), pieceBytes)
-		_ = rc.SetWriteDeadline(time.Now().Add(timeout)) // not every writer can
-		if _, err := w.Write(body[:n]); err != nil {
-			return // the client is gone
-		}
-		body = body[n:]
-	}
-	if rc.Flush() == nil {
-		_ = rc.SetWriteDeadline(time.Time{}) // for the connection's next request
-	}
-}
-
-const pieceBytes = 32 << 10

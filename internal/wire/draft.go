@@ -47,28 +47,36 @@ func ParseDrafts(body []byte, max int) (drafts []carillon.Draft, array bool, err
 		}
 		return nil, false, s.err
 	}
+	drafts, ok := s.list(max, s.draft)
+	if !ok {
+		return nil, true, s.err
+	}
+	return drafts, true, nil
+}
+
+// list reads an array of 1 to max drafts, each by one, and the end of the text.
+func (s *scanner) list(max int, one func(*carillon.Draft) bool) (drafts []carillon.Draft, ok bool) {
 	s.i++
 	if s.space(); s.peek() == ']' {
-		return nil, true, carillon.BadRequest("the array is empty; it has 1–%d events", max)
+		s.err = carillon.BadRequest("the array is empty; it has 1–%d events", max)
+		return nil, false
 	}
 	for n := 0; ; n++ {
 		if n == max {
-			return nil, true, carillon.Errorf(carillon.CodeTooLarge, "the array has more than %d events; send several arrays", max)
+			s.err = carillon.Errorf(carillon.CodeTooLarge, "the array has more than %d events; send several arrays", max).Over("batch_events")
+			return nil, false
 		}
 		drafts = append(drafts, carillon.Draft{})
-		if s.space(); !s.draft(&drafts[n]) {
+		if s.space(); !one(&drafts[n]) {
 			s.err.Message = fmt.Sprintf("event %d: %s", n, s.err.Message)
-			return nil, true, s.err
+			return nil, false
 		}
 		s.space()
 		if s.peek() == ',' {
 			s.i++
 			continue
 		}
-		if s.take(']', "',' or ']' after an event of the array") && s.end() {
-			return drafts, true, nil
-		}
-		return nil, true, s.err
+		return drafts, s.take(']', "',' or ']' after an event of the array") && s.end()
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/loop"
 	"github.com/carillon-rt/carillon/internal/session"
@@ -87,7 +88,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if _, err := transport.Query(r, nil); err != nil {
 		return err
 	}
-	p, err := transport.Caller(h.Auth, r)
+	p, err := transport.Caller(h.Auth, r, 0)
 	if err != nil {
 		return err
 	}
@@ -97,6 +98,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	body, mediaType, err := transport.Body(r, h.RequestBytes, "application/json", "application/x-ndjson")
 	if err != nil {
+		h.Core.Met(carillon.AsError(err).Limit)
 		return err
 	}
 	raws, err := split(body, mediaType == "application/x-ndjson", h.Frames)
@@ -117,7 +119,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	header := w.Header()
 	transport.Answers(header, transport.NoStore)
 	header.Set("Content-Type", "application/json")
-	transport.Write(w, http.StatusOK, body, h.WriteTimeout)
+	answer.Write(w, http.StatusOK, body, h.WriteTimeout)
 	return nil
 }
 
@@ -127,10 +129,11 @@ func (h *handler) parse(raws [][]byte, b *batch) []*wire.ClientFrame {
 	frames := make([]*wire.ClientFrame, len(raws))
 	for i, raw := range raws {
 		if len(raw) > h.FrameBytes {
+			h.Core.Met("frame_bytes")
 			b.fail(i, nil, carillon.Errorf(carillon.CodeTooLarge, "a frame is at most %d bytes, not %d", h.FrameBytes, len(raw)))
 			continue
 		}
-		f, err := wire.ParseClientFrame(raw, h.Core.Limits.BatchEvents)
+		f, err := h.Core.ParseFrame(raw)
 		if err != nil {
 			b.fail(i, f.Ref, err)
 			continue

@@ -1,4 +1,4 @@
-// Package poll is the door for long polls and polls: GET and POST /v1/poll.
+// Package poll is the door for long polls and polls: GET, HEAD and POST /v1/poll.
 //
 // A poll keeps nothing between requests: the cursor it brings is the
 // acknowledgement of all before it.
@@ -7,10 +7,10 @@ package poll
 import (
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/loop"
 	"github.com/carillon-rt/carillon/internal/session"
@@ -27,12 +27,10 @@ type Config struct {
 	// so for the whole port.
 	Origins *auth.Origins
 
-	// Full, if not nil, says that the node takes no more.
-	Full func() bool
-
 	WaitMax     time.Duration // the longest wait a request may ask for, whole seconds; DefaultWaitMax
 	WaitDefault time.Duration // of a request that does not say; DefaultWait, at most WaitMax
 
+	Page         int           // the most events a request may ask for; DefaultPage
 	RequestBytes int           // of a request's body; DefaultRequestBytes
 	WriteTimeout time.Duration // of an answer, without progress; loop.DefaultWriteTimeout
 	Logger       *slog.Logger
@@ -48,13 +46,16 @@ const (
 	DefaultWait    = 25 * time.Second
 )
 
-// What a poll may ask for.
+// How many events an answer has at most.
 const (
-	maxLimit     = 1000 // events
-	defaultLimit = 100
+	DefaultPage  = 1000 // that a request may ask for
+	defaultLimit = 100  // where it does not say
 )
 
-type handler struct{ Config }
+type handler struct {
+	Config
+	compressor answer.Compressor
+}
 
 // Handler makes the door. It panics if a required field is missing.
 func Handler(cfg Config) http.Handler {
@@ -70,10 +71,13 @@ func Handler(cfg Config) http.Handler {
 	if cfg.WaitDefault <= 0 {
 		cfg.WaitDefault = min(DefaultWait, cfg.WaitMax)
 	}
+	if cfg.Page <= 0 {
+		cfg.Page = DefaultPage
+	}
 	if cfg.WriteTimeout <= 0 {
 		cfg.WriteTimeout = loop.DefaultWriteTimeout
 	}
-	h := http.Handler(&handler{cfg})
+	h := http.Handler(&handler{Config: cfg})
 	if cfg.Origins != nil {
 		return cfg.Origins.CORS(h)
 	}
@@ -88,19 +92,21 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
-	if err := transport.Method(w, r, http.MethodGet, http.MethodPost); err != nil {
+	if err := transport.Method(w, r, http.MethodGet, http.MethodHead, http.MethodPost); err != nil {
 		return err
 	}
 	if h.Core.Draining() {
 		return transport.Draining()
 	}
-	if h.Full != nil && h.Full() {
+	if !h.Core.Reserve() {
 		return transport.Overloaded()
 	}
 	opt, err := h.options(r)
 	if err != nil {
+		h.Core.Release()
 		return err
 	}
+	opt.Reserved = true
 	answers := make(chan session.PollAnswer, 1)
 	p := h.Core.Poll(opt, func(a session.PollAnswer) { answers <- a })
 	select {
@@ -115,7 +121,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-var parameters = map[string]bool{"pattern": true, "room": true, "after": false, "cursor": false, "wait": false, "limit": false}
+var parameters = map[string]bool{"ticket": false, "pattern": true, "room": true, "after": false, "cursor": false, "wait": false, "limit": false}
 
 // options is what the request asks for, checked and granted.
 func (h *handler) options(r *http.Request) (opt session.PollOptions, err error) {
@@ -123,7 +129,10 @@ func (h *handler) options(r *http.Request) (opt session.PollOptions, err error) 
 	if err != nil {
 		return opt, err
 	}
-	if opt.Principal, err = transport.Caller(h.Auth, r); err != nil {
+	if opt.Principal, err = transport.Caller(h.Auth, r, auth.TicketQuery); err != nil {
+		return opt, err
+	}
+	if opt.CloudEvents, err = answer.TakesCloudEvents(r.Header); err != nil {
 		return opt, err
 	}
 	patterns, rooms := q["pattern"], q["room"]
@@ -135,12 +144,12 @@ func (h *handler) options(r *http.Request) (opt session.PollOptions, err error) 
 	if err != nil {
 		return opt, err
 	}
-	if opt.Limit, err = transport.Int(q, "limit", 1, maxLimit, defaultLimit); err != nil {
-		return opt, err
+	if opt.Limit, err = transport.Int(q, "limit", 1, h.Page, min(defaultLimit, h.Page)); err != nil {
+		return opt, h.beyond(opt.Limit, err)
 	}
 	if r.Method == http.MethodPost {
 		for name := range q {
-			if name != "token" {
+			if name != "token" && name != "ticket" {
 				return opt, carillon.BadRequest("with POST %s is a field of the body", name)
 			}
 		}
@@ -167,6 +176,7 @@ func (h *handler) maxWait() int { return int(h.WaitMax / time.Second) }
 func (h *handler) body(r *http.Request, patterns, rooms *[]string, after *string, wait, limit *int) error {
 	body, _, err := transport.Body(r, h.RequestBytes, "application/json")
 	if err != nil {
+		h.Core.Met(carillon.AsError(err).Limit)
 		return err
 	}
 	if err := transport.Object(body, map[string]transport.Field{
@@ -181,23 +191,32 @@ func (h *handler) body(r *http.Request, patterns, rooms *[]string, after *string
 	if err := transport.Between("wait", *wait, 0, h.maxWait()); err != nil {
 		return err
 	}
-	return transport.Between("limit", *limit, 1, maxLimit)
+	return h.beyond(*limit, transport.Between("limit", *limit, 1, h.Page))
+}
+
+// beyond counts a number of events that is refused with err, if it is too large.
+func (h *handler) beyond(limit int, err error) error {
+	if limit > h.Page {
+		h.Core.Met("history_page")
+	}
+	return err
 }
 
 // answer is the same as that of history.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, opt session.PollOptions, a session.PollAnswer) {
 	header := w.Header()
 	transport.Answers(header, transport.NoStore)
-	if opt.Wait == 0 && r.Method == http.MethodGet {
+	header.Set("Vary", "Authorization, Cookie, Origin, Accept, Accept-Encoding")
+	if opt.Wait == 0 && r.Method != http.MethodPost {
 		tag := `"` + a.Cursor + `"`
 		header.Set("ETag", tag)
-		if len(a.Events) == 0 && a.Gap == nil && !a.More && matches(r.Header["If-None-Match"], tag) {
+		if len(a.Events) == 0 && a.Gap == nil && !a.More && answer.Has(r.Header, tag) {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
 	}
-	header.Set("Content-Type", "application/json")
-	transport.Write(w, http.StatusOK, appendAnswer(a), h.WriteTimeout)
+	header.Set("Content-Type", answer.JSON)
+	answer.Write(w, http.StatusOK, h.compressor.Compress(r.Header, header, appendAnswer(a)), h.WriteTimeout)
 }
 
 func appendAnswer(a session.PollAnswer) []byte {
@@ -224,16 +243,4 @@ func appendAnswer(a session.PollAnswer) []byte {
 		b = append(append(b, `,"gap":`...), a.Gap...)
 	}
 	return append(b, '}')
-}
-
-// matches compares weakly, as If-None-Match does (RFC 9110, section 13.1.2).
-func matches(header []string, tag string) bool {
-	for _, h := range header {
-		for t := range strings.SplitSeq(h, ",") {
-			if t = strings.TrimPrefix(strings.Trim(t, " \t"), "W/"); t == tag || t == "*" {
-				return true
-			}
-		}
-	}
-	return false
 }

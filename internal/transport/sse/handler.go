@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/loop"
 	"github.com/carillon-rt/carillon/internal/session"
@@ -34,10 +35,8 @@ type Config struct {
 	// nil: its own.
 	Sockets *loop.Sockets
 
-	// Full, if not nil, says that the node takes no more connections.
-	Full func() bool
-
 	RequestBytes int           // of a request's body; DefaultRequestBytes
+	BodyTimeout  time.Duration // for it to arrive; DefaultBodyTimeout
 	WriteTimeout time.Duration // without progress, over HTTP/2; loop.DefaultWriteTimeout
 	Logger       *slog.Logger
 }
@@ -46,8 +45,8 @@ type Config struct {
 // fit well.
 const DefaultRequestBytes = 1 << 20
 
-// bodyTimeout is how long a request's body may take.
-const bodyTimeout = time.Minute
+// DefaultBodyTimeout is how long a request's body may take.
+const DefaultBodyTimeout = time.Minute
 
 type handler struct{ Config }
 
@@ -61,6 +60,9 @@ func Handler(cfg Config) http.Handler {
 	}
 	if cfg.RequestBytes <= 0 {
 		cfg.RequestBytes = DefaultRequestBytes
+	}
+	if cfg.BodyTimeout <= 0 {
+		cfg.BodyTimeout = DefaultBodyTimeout
 	}
 	if cfg.WriteTimeout <= 0 {
 		cfg.WriteTimeout = loop.DefaultWriteTimeout
@@ -83,19 +85,25 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.goaway(w, "drain")
 		return
 	}
-	if h.Full != nil && h.Full() {
+	if !h.Core.Reserve() {
 		h.goaway(w, "overload")
 		return
 	}
 	opt, err := h.options(w, r)
+	if err == nil {
+		opt.Leave, err = h.Core.Enter(opt.Principal.Org)
+	}
+	if opt.Principal == nil && err != nil && carillon.AsError(err).Code == carillon.CodeUnavailable {
+		h.Core.Release()
+		h.goaway(w, "unavailable") // who it is cannot be told right now
+		return
+	}
 	if err != nil {
+		h.Core.Release()
 		transport.Problem(w, r, h.Logger, err)
 		return
 	}
-	if opt.Leave, err = h.Core.Enter(opt.Principal.Org); err != nil {
-		transport.Problem(w, r, h.Logger, err)
-		return
-	}
+	opt.Reserved = true
 	streamHeaders(w.Header())
 	if r.ProtoMajor == 1 {
 		h.takeOver(w, r, opt)
@@ -110,6 +118,12 @@ func streamHeaders(header http.Header) {
 	header.Set("X-Accel-Buffering", "no")
 }
 
+// leave gives back the places of a stream that did not come about.
+func (h *handler) leave(opt session.Options) {
+	opt.Leave()
+	h.Core.Release()
+}
+
 // goaway answers a client that is to come back: a native EventSource gives up
 // for ever on any status but 200.
 func (h *handler) goaway(w http.ResponseWriter, reason string) {
@@ -120,10 +134,10 @@ func (h *handler) goaway(w http.ResponseWriter, reason string) {
 	block = strconv.AppendInt(block, wait.Milliseconds(), 10)
 	block = append(block, "\n\n"...)
 	block = append(block, wire.Begin("goaway").Str("reason", reason).Int("retry_after_ms", wait.Milliseconds()).Block()...)
-	transport.Write(w, http.StatusOK, block, h.WriteTimeout)
+	answer.Write(w, http.StatusOK, block, h.WriteTimeout)
 }
 
-var parameters = map[string]bool{"pattern": true, "room": true, "after": false, "last_event_id": false, "named": false}
+var parameters = map[string]bool{"ticket": false, "pattern": true, "room": true, "after": false, "last_event_id": false, "named": false}
 
 // options is what the request asks for, checked and granted.
 func (h *handler) options(w http.ResponseWriter, r *http.Request) (session.Options, error) {
@@ -132,7 +146,7 @@ func (h *handler) options(w http.ResponseWriter, r *http.Request) (session.Optio
 	if err != nil {
 		return opt, err
 	}
-	if opt.Principal, err = transport.Caller(h.Auth, r); err != nil {
+	if opt.Principal, err = transport.Caller(h.Auth, r, auth.TicketQuery); err != nil {
 		return opt, err
 	}
 	patterns, rooms := q["pattern"], q["room"]
@@ -147,9 +161,10 @@ func (h *handler) options(w http.ResponseWriter, r *http.Request) (session.Optio
 			return opt, carillon.BadRequest("with POST patterns, rooms and after are fields of the body")
 		}
 		rc := http.NewResponseController(w)
-		_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer can
+		_ = rc.SetReadDeadline(time.Now().Add(h.BodyTimeout)) // not every writer can
 		body, _, err := transport.Body(r, h.RequestBytes, "application/json")
 		if err != nil {
+			h.Core.Met(carillon.AsError(err).Limit)
 			return opt, err
 		}
 		_ = rc.SetReadDeadline(time.Time{}) // the stream may take as long as it likes

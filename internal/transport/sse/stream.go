@@ -53,12 +53,12 @@ type taken struct {
 func (h *handler) takeOver(w http.ResponseWriter, r *http.Request, opt session.Options) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		opt.Leave()
+		h.leave(opt)
 		transport.Problem(w, r, h.Logger, err)
 		return
 	}
 	if !begin(conn, w.Header()) {
-		opt.Leave()
+		h.leave(opt)
 		_ = conn.Close() // the client is gone
 		return
 	}
@@ -124,7 +124,7 @@ func (h *handler) stay(w http.ResponseWriter, r *http.Request, opt session.Optio
 	opt.Conn = k
 	w.WriteHeader(http.StatusOK)
 	if k.flush() != nil {
-		opt.Leave()
+		h.leave(opt)
 		return
 	}
 	s := h.Core.New(opt)

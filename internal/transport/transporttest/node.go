@@ -37,6 +37,8 @@ type Config struct {
 	FrameBytes int
 	Origins    []string
 
+	MaxConnections int
+
 	WriteTimeout time.Duration
 }
 
@@ -83,7 +85,7 @@ func New(t testing.TB, cfg Config) *Node {
 	n.hub = hub.New(cfg.Hub)
 	must(t, n.hub.Start(ctx))
 	n.Gate = gate.New(gate.Config{Open: n.Engine.Open, Orgs: orgs})
-	n.Core = session.NewCore(session.Config{Hub: n.hub, IDs: n.IDs, Publisher: n.Gate, Verifier: verifier{authn}, Limits: cfg.Limits})
+	n.Core = session.NewCore(session.Config{Hub: n.hub, IDs: n.IDs, Publisher: n.Gate, Verifier: verifier{authn}, Limits: cfg.Limits, MaxConnections: cfg.MaxConnections})
 	origins := auth.NewOrigins(cfg.Origins)
 	mux := http.NewServeMux()
 	mux.Handle("/v1/ws", ws.Handler(ws.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, FrameBytes: cfg.FrameBytes}))
@@ -130,7 +132,7 @@ func must(t testing.TB, err error) {
 type verifier struct{ auth *auth.Authenticator }
 
 func (v verifier) Verify(token string, done func(*carillon.Principal, error)) {
-	done(v.auth.VerifyToken(token))
+	v.auth.Submit(token, done)
 }
 
 // URL of a path of the node.
@@ -184,6 +186,7 @@ type Message struct {
 	EventType    string          `json:"event_type"`
 	Payload      json.RawMessage `json:"payload"`
 	Direct       bool            `json:"direct"`
+	CE           json.RawMessage `json:"ce"`
 	N            int             `json:"n"`
 	Ref          json.RawMessage `json:"ref"`
 	Cursor       string          `json:"cursor"`

@@ -20,7 +20,7 @@ type conn struct {
 	session *session.Session // owned by the shard; nil until it begins
 
 	// Owned by the reader.
-	limit   int           // of a message
+	handler *handler
 	message []byte        // the fragments so far
 	open    bool          // a fragmented message is
 	resumed chan struct{} // capacity 1: the session takes more
@@ -96,7 +96,8 @@ func (c *conn) frame(s *session.Session) bool {
 		return c.end(s, wire.CloseUnsupported, Protocol+" is spoken in text frames")
 	case (h.opcode == opContinuation) != c.open:
 		return c.end(s, wire.CloseProtocol, "a fragment out of order")
-	case h.length > uint64(c.limit-len(c.message)):
+	case h.length > uint64(c.handler.FrameBytes-len(c.message)):
+		c.handler.Core.Met("frame_bytes")
 		return c.end(s, wire.CloseTooBig, "the message is too large")
 	}
 	start := len(c.message)

@@ -35,9 +35,6 @@ type Config struct {
 	// its own.
 	Sockets *loop.Sockets
 
-	// Full, if not nil, says that the node takes no more connections.
-	Full func() bool
-
 	FrameBytes int // of a client's message; DefaultFrameBytes
 	Logger     *slog.Logger
 }
@@ -79,6 +76,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
+		h.Core.Release()
 		transport.Problem(w, r, h.Logger, err)
 		return
 	}
@@ -137,9 +135,10 @@ func upgradeRequired(w http.ResponseWriter, detail string) {
 }
 
 // parameters are those of the query, and whether one may be repeated.
-var parameters = map[string]bool{"after": false, "numbered": false}
+var parameters = map[string]bool{"ticket": false, "after": false, "numbered": false}
 
-// check decides whether a handshake is accepted, and as what.
+// check decides whether a handshake is accepted, and as what. With a nil error a
+// place is reserved.
 func (h *handler) check(r *http.Request) (opt session.Options, echo string, err error) {
 	if err := h.Origins.Check(r); err != nil {
 		return opt, "", err
@@ -147,9 +146,18 @@ func (h *handler) check(r *http.Request) (opt session.Options, echo string, err 
 	if h.Core.Draining() {
 		return opt, "", transport.Draining()
 	}
-	if h.Full != nil && h.Full() {
+	if !h.Core.Reserve() {
 		return opt, "", transport.Overloaded()
 	}
+	if opt, echo, err = h.asked(r); err != nil {
+		h.Core.Release()
+	}
+	opt.Reserved = err == nil
+	return opt, echo, err
+}
+
+// asked is what a handshake asks for, and by whom.
+func (h *handler) asked(r *http.Request) (opt session.Options, echo string, err error) {
 	if echo, err = subprotocol(r.Header["Sec-Websocket-Protocol"]); err != nil {
 		return opt, "", err
 	}
@@ -164,7 +172,7 @@ func (h *handler) check(r *http.Request) (opt session.Options, echo string, err 
 	if err == nil {
 		return opt, echo, nil
 	}
-	if carillon.AsError(err).Code == carillon.CodeBadRequest || r.Header.Get("Origin") == "" {
+	if carillon.AsError(err).Code != carillon.CodeUnauthenticated || r.Header.Get("Origin") == "" {
 		return opt, "", err
 	}
 	opt.Refuse = err // a browser's page cannot see a 401
@@ -178,11 +186,11 @@ func options(q url.Values) (session.Options, error) {
 
 // caller is who asks, or nil when a connect frame is to say so.
 func (h *handler) caller(r *http.Request) (*carillon.Principal, error) {
-	c, err := auth.FromRequest(r, true)
+	c, err := h.Auth.FromRequest(r, auth.Subprotocol|auth.TicketQuery)
 	if err != nil || c.None() {
 		return nil, err
 	}
-	return h.Auth.Verify(c)
+	return h.Auth.Verify(r.Context(), c)
 }
 
 // subprotocol chooses from the client's list; bearer.<token> in it is a
@@ -233,11 +241,12 @@ func acceptance(key, echo string) []byte {
 func (h *handler) open(netConn net.Conn, left, answer []byte, opt session.Options) {
 	_ = netConn.SetDeadline(time.Now().Add(loop.DefaultWriteTimeout)) // if it fails so does the write
 	if _, err := netConn.Write(answer); err != nil {
+		h.Core.Release()
 		_ = netConn.Close() // the client is gone
 		return
 	}
 	_ = netConn.SetDeadline(time.Time{}) // as above, with the next read
-	c := &conn{limit: h.FrameBytes, pending: left}
+	c := &conn{handler: h, pending: left}
 	h.Sockets.Init(&c.Socket, netConn, c)
 	opt.Conn = c
 	s := h.Core.New(opt)

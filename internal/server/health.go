@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync"
 
 	"github.com/carillon-rt/carillon/internal/api"
@@ -30,6 +31,7 @@ type progress struct {
 	auth    *auth.Authenticator
 	history *hub.History
 	api     *api.API
+	orgs    http.Handler // the management of organizations
 }
 
 // health is how far a node has come. The operations port reads it while the node

@@ -31,6 +31,11 @@ type hit struct {
 
 // hits are all limits of the settings. A new one needs a line here and a counter.
 var hits = map[string]hit{
+	"tickets":      ticketsHit,
+	"jwks_bytes":   jwksBytesHit,
+	"jwks_keys":    jwksKeysHit,
+	"jwks_unknown": jwksUnknownHit,
+	"jwks_waiting": jwksWaitingHit,
 	"event_bytes": {
 		set: func(c *config.Config) { c.Limits.EventBytes = 256 },
 		meet: func(t *testing.T, n *limitedNode) {
@@ -82,8 +87,9 @@ var hits = map[string]hit{
 		meet: func(t *testing.T, n *limitedNode) {
 			n.ask(t, http.MethodGet, "/v1/events", "", 431, "too_large", "X-Long", strings.Repeat("x", 1024))
 			n.ask(t, http.MethodGet, "/v1/events?subject="+strings.Repeat("x", 1024), "", 431, "too_large")
+			n.ask(t, http.MethodGet, "/v1/events", "", 431, "too_large", "X-Long", strings.Repeat("x", 60_000))
 		},
-		times: 2,
+		times: 3,
 	},
 	"token_bytes": {
 		set: func(c *config.Config) { c.Limits.TokenBytes = 512 },
@@ -260,6 +266,7 @@ var hits = map[string]hit{
 			n.publish(t, array(1000, 1), 202, "")
 			n.crowd(t, "scan_workers", "/v1/poll?pattern=a&wait=0&after=-1h") // where that is only the log knows
 		},
+		also: []string{"feed_queue", "mailbox"}, // the polls may be there before the events are
 	},
 	"history_page": {
 		set: func(c *config.Config) { c.Limits.HistoryPage = 10 },

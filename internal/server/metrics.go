@@ -68,6 +68,15 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	m.Flights, m.BatchFlights, m.QueueDepth, m.ReadEntries = e.Flights, e.BatchFlights, e.QueueDepth, e.ReadEntries
 	m.AckCount, m.AckTotal = e.AckCount, time.Duration(e.AckNanosTotal)
 
+	a := parts.auth.Stats()
+	m.Refused = a.Refused
+	for _, k := range a.Keys {
+		m.TokenKeys = append(m.TokenKeys, telemetry.TokenKey{Issuer: k.Issuer, Key: k.Key, Used: k.Tokens})
+	}
+	for _, k := range a.Sets {
+		m.KeySets = append(m.KeySets, telemetry.KeySet(k))
+	}
+
 	// A limit that several stages know is met in each of them.
 	for _, met := range []map[string]uint64{g.Limits, c.Limits, parts.history.Limits(), parts.api.Limits(), parts.auth.Limits()} {
 		for limit, n := range met {

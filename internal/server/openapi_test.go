@@ -146,6 +146,12 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 	ask(413, "/v1/frames", large)
 	ask(415, "/v1/frames", `[]`, "Content-Type", "text/plain")
 
+	// Tickets.
+	ask(201, "/v1/tickets", "{}")
+	ask(400, "/v1/tickets?ticket=x", "{}")
+	ask(401, "/v1/tickets", "{}", "Authorization", "Bearer x")
+	ask(403, "/v1/tickets", "{}", "Origin", foreign)
+
 	// The document itself, which needs no credential.
 	resp, body := d.ask(c, s.PublicURL(), "/v1/openapi.json", "")
 	if resp.StatusCode != http.StatusOK || !json.Valid(body) {

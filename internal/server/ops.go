@@ -55,6 +55,8 @@ func (s *Server) opsHandler() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("/v1/orgs", s.manageOrgs)
+	mux.HandleFunc("/v1/orgs/", s.manageOrgs)
 	page := admin.Config{Status: s.status}
 	if dev := s.opt.Development; dev != nil {
 		page.Live = func() *admin.Live {
@@ -67,6 +69,16 @@ func (s *Server) opsHandler() http.Handler {
 	}
 	mux.Handle("/", admin.New(page))
 	return mux
+}
+
+// manageOrgs is the API of organizations, once there is a store to keep them in.
+func (s *Server) manageOrgs(w http.ResponseWriter, r *http.Request) {
+	parts, _, _ := s.health.load()
+	if parts == nil {
+		transport.Problem(w, r, s.log, carillon.Unavailable(time.Second, nil, "the node is starting or stopping; try again"))
+		return
+	}
+	parts.orgs.ServeHTTP(w, r)
 }
 
 // guard answers only those who may be here: nobody by the name of another host,

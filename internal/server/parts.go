@@ -128,6 +128,24 @@ func (v *verifier) connections(id carillon.OrgID) int {
 
 // newAuth makes the part that verifies credentials. rest is what does not come
 // from the settings.
+// allowed says why somebody who came in may not be here any more. An
+// organization that is open exists from its first use, and stays.
+func (v *verifier) allowed(p *carillon.Principal) error {
+	o, ok := v.orgs.Lookup(p.Org)
+	switch {
+	case !ok && !v.orgs.Open():
+		return carillon.Errorf(carillon.CodeForbidden, "this organization does not exist any more")
+	case ok && o.Disabled:
+		return carillon.Errorf(carillon.CodeForbidden, "this organization is disabled; ask the operator")
+	}
+	if p.KeyID != "" {
+		if _, ok := v.orgs.Key(p.KeyID); !ok {
+			return carillon.Errorf(carillon.CodeForbidden, "this API key does not exist any more")
+		}
+	}
+	return nil
+}
+
 func newAuth(cfg *config.Config, open bool, rest auth.Config) (*verifier, error) {
 	orgs := make([]org.Org, 0, len(cfg.Orgs))
 	for _, o := range cfg.Orgs {
@@ -199,7 +217,7 @@ func newGate(cfg *config.Config, e engine.Engine, orgs *org.Directory) *gate.Gat
 func newCore(cfg *config.Config, h *hub.Hub, ids *wire.Keyring, g *gate.Gate, v *verifier) *session.Core {
 	l := &cfg.Limits
 	return session.NewCore(session.Config{
-		Hub: h, IDs: ids, Publisher: g, Verifier: v, Connections: v.connections, MaxConnections: l.ConnectionsPerNode,
+		Hub: h, IDs: ids, Publisher: g, Verifier: v, Connections: v.connections, Allowed: v.allowed, MaxConnections: l.ConnectionsPerNode,
 		Limits: session.Limits{
 			Subscriptions: l.SubscriptionsPerConnection, PublishesFlying: l.PublishesInFlightPerConnection,
 			OutboxBytes: l.OutboxBytes.N(), BadFrames: l.BadFramesPerMinute, BatchEvents: l.BatchEvents, PollBytes: l.HistoryBytes.N(),

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"errors"
-	"io"
 	"net/http"
 	"time"
 
@@ -89,26 +87,8 @@ func (s *Server) origins() []string {
 func bounded(within time.Duration, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			rc := http.NewResponseController(w)
-			_ = rc.SetReadDeadline(time.Now().Add(within)) // not every writer can
-			r.Body = &timedBody{r.Body, rc}
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(within)) // not every writer can
 		}
 		h.ServeHTTP(w, r)
 	})
-}
-
-// timedBody lifts the deadline at its end: what follows may take longer.
-type timedBody struct {
-	io.ReadCloser
-
-	rc *http.ResponseController
-}
-
-// Read is io.Reader's.
-func (b *timedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) {
-		_ = b.rc.SetReadDeadline(time.Time{}) // as above
-	}
-	return n, err
 }

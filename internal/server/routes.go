@@ -8,7 +8,7 @@ import (
 )
 
 // routes are the paths that are counted one by one; any other is "other".
-var routes = [...]string{"/v1/ws", "/v1/sse", "/v1/poll", "/v1/frames", "/v1/events", "/v1/tickets", "other"}
+var routes = [...]string{"/v1/ws", "/v1/sse", "/v1/poll", "/v1/frames", "/v1/events", "/v1/openapi.json", "/v1/tickets", "other"}
 
 // webSocket is the index of its route.
 const webSocket = 0

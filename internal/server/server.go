@@ -64,6 +64,7 @@ type Server struct {
 	gate    *gate.Gate
 	core    *session.Core
 	history *hub.History
+	orgs    orgs
 	api     *api.API
 	sockets loop.Sockets
 	public  *listener
@@ -162,11 +163,15 @@ func (s *Server) start(ctx context.Context) (err error) {
 	s.refreshKeys(ctx, verifier.Authenticator)
 	s.gate = newGate(s.cfg, s.engine, verifier.orgs)
 	s.core = newCore(s.cfg, s.hub, s.ids, s.gate, verifier)
+	if err := s.followOrgs(ctx, verifier.orgs); err != nil {
+		return err
+	}
 	s.sockets.WriteTimeout = s.cfg.Connection.WriteTimeout.D()
 	handler := s.publicHandler(verifier.Authenticator, origins)
 	s.health.store(&progress{
 		core: s.core, engine: s.engine, hub: s.hub, gate: s.gate,
 		auth: verifier.Authenticator, history: s.history, api: s.api,
+		orgs: api.NewManagement(s.orgs.api),
 	})
 
 	s.public, err = listen(ctx, s.cfg.Listen, "listen", s.fail)
@@ -248,6 +253,7 @@ func (s *Server) stopAll(ctx context.Context) error {
 		s.ops.stop(short) // nobody waits for a profile
 		cancel()
 	}
+	s.orgs.stop()
 	if s.hub != nil {
 		s.hub.Stop()
 	}

@@ -1,0 +1,57 @@
+package server
+
+import (
+	"context"
+	"sync"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/api"
+	"github.com/carillon-rt/carillon/internal/org"
+)
+
+// orgs keeps the directory of organizations as the store has it.
+type orgs struct {
+	api    api.Management
+	cancel context.CancelFunc
+	ended  sync.WaitGroup
+}
+
+// followOrgs returns when the directory has what is in the store. From then on
+// whoever may not be here any more, because an organization was disabled or
+// removed or an API key was, is sent away.
+func (s *Server) followOrgs(ctx context.Context, dir *org.Directory) error {
+	dir.Notify(func(old, now *org.Org) {
+		if old != nil {
+			s.core.Revoke(old.ID)
+		}
+	})
+	kv := s.engine.KV()
+	s.orgs.api = api.Management{Orgs: dir, Store: org.NewStore(kv, dir), Purge: s.purge, Logger: s.log}
+	watch, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.orgs.cancel = cancel
+	synced := make(chan struct{})
+	s.orgs.ended.Go(func() { dir.Follow(watch, kv, s.log, func() { close(synced) }) })
+	select {
+	case <-synced:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (o *orgs) stop() {
+	if o.cancel != nil {
+		o.cancel()
+	}
+	o.ended.Wait()
+}
+
+// purge removes every event of an organization.
+func (s *Server) purge(ctx context.Context, id carillon.OrgID) error {
+	log := s.engine.Open(id)
+	_, newest, err := log.Bounds(ctx)
+	if err != nil || newest.Seq == 0 {
+		return err
+	}
+	return log.Purge(ctx, newest.Seq)
+}

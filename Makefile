@@ -50,6 +50,10 @@ lint: modules ## Check formats, modern Go and the linters
 fmt: modules ## Format the code and apply Go's fixers
 	for m in $(MODULES); do (cd $$m; $(GO) fix ./...; $(TOOL) golangci-lint fmt --config $(CURDIR)/.golangci.yml ./...); done
 
+.PHONY: docs
+docs: modules ## Write the pages that are made from the code
+	$(GO) test -count=1 -run TheReference ./internal/config -update
+
 .PHONY: bench
 bench: modules ## Run the Go benchmarks (BENCH=regexp, COUNT=6); compare two outputs with benchstat
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...

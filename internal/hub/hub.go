@@ -74,7 +74,7 @@ func New(cfg Config) *Hub {
 	}
 	for i := range cfg.Shards {
 		h.shards = append(h.shards, &Shard{
-			hub: h, id: i, box: newMailbox(cfg.Mailbox, parts),
+			hub: h, id: i, box: newMailbox(cfg.Mailbox, parts), wheel: wheel{begin: time.Now()},
 			places: make([]place, parts), before: make([]place, parts), feeds: make([]*Feed, parts),
 			mail: mail{marks: make([]uint64, parts), resets: make([]bool, parts)},
 		})

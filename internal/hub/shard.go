@@ -67,7 +67,7 @@ func (s *Shard) run(ctx context.Context) {
 		}
 		var tick <-chan time.Time
 		if s.wheel.count > 0 {
-			timer.Reset(wheelTick - time.Duration(s.now.UnixNano()%int64(wheelTick)))
+			timer.Reset(s.wheel.untilTick(s.now))
 			tick = timer.C
 		}
 		select {

@@ -21,19 +21,24 @@ type Timer struct {
 type TimerOwner interface{ Timeout(now time.Time) }
 
 // wheel is a hashed timer wheel. Deadlines further than one turn of 51.2 s away
-// stay in their slot and are passed over.
+// stay in their slot and are passed over. It counts from begin, by the monotonic
+// clock where the times have one, so that it goes on when the wall clock is set.
 type wheel struct {
+	begin time.Time
 	slots [wheelSlots]*Timer
 	tick  int64 // the last one handled
 	count int
 }
 
-func tickOf(t time.Time) int64 { return t.UnixNano() / int64(wheelTick) }
+func (w *wheel) tickOf(t time.Time) int64 { return int64(t.Sub(w.begin) / wheelTick) }
+
+// untilTick is how long after now the next tick begins.
+func (w *wheel) untilTick(now time.Time) time.Duration { return wheelTick - now.Sub(w.begin)%wheelTick }
 
 // add links t so that it fires in the first tick that lies wholly after its
 // deadline.
 func (w *wheel) add(t *Timer) {
-	i := max(tickOf(t.deadline)+1, w.tick+1) % wheelSlots
+	i := max(w.tickOf(t.deadline)+1, w.tick+1) % wheelSlots
 	t.prev, t.next, t.slot = nil, w.slots[i], int16(i)+1
 	if t.next != nil {
 		t.next.prev = t
@@ -60,7 +65,7 @@ func (w *wheel) remove(t *Timer) {
 
 // advance fires what is due at now.
 func (w *wheel) advance(now time.Time) {
-	to := tickOf(now)
+	to := w.tickOf(now)
 	if to-w.tick > wheelSlots {
 		w.tick = to - wheelSlots
 	}
@@ -68,12 +73,12 @@ func (w *wheel) advance(now time.Time) {
 		w.tick++
 		for t := w.slots[w.tick%wheelSlots]; t != nil; {
 			next := t.next
-			if tickOf(t.deadline) < w.tick {
+			if w.tickOf(t.deadline) < w.tick {
 				w.remove(t)
 				t.owner.Timeout(now)
 				// A timeout may remove any timer: begin the slot again.
 				next = w.slots[w.tick%wheelSlots]
-				if next != nil && tickOf(next.deadline) >= w.tick {
+				if next != nil && w.tickOf(next.deadline) >= w.tick {
 					next = w.firstDue()
 				}
 			}
@@ -86,7 +91,7 @@ func (w *wheel) advance(now time.Time) {
 // firstDue finds a due timer left in the current slot.
 func (w *wheel) firstDue() *Timer {
 	for t := w.slots[w.tick%wheelSlots]; t != nil; t = t.next {
-		if tickOf(t.deadline) < w.tick {
+		if w.tickOf(t.deadline) < w.tick {
 			return t
 		}
 	}

@@ -35,9 +35,14 @@ func (s *Session) rearm() {
 	}
 	sooner(s.connectBy)
 	sooner(s.drainAt)
-	sooner(s.expires)
-	if !s.expires.IsZero() && !s.warned {
-		sooner(s.expires.Add(-s.core.Limits.TokenExpiring))
+	if !s.expires.IsZero() {
+		// A token tells the time by the wall clock. The timer runs by the monotonic
+		// one, and looks at the wall clock again when it fires.
+		expires := s.now().Add(s.expires.Sub(s.now()))
+		sooner(expires)
+		if !s.warned {
+			sooner(expires.Add(-s.core.Limits.TokenExpiring))
+		}
 	}
 	if s.opt.Format == WebSocket {
 		sooner(s.heardAt.Add(s.core.Limits.DeadAfter))

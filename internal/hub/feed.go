@@ -19,6 +19,7 @@ type Sub struct {
 
 	user  string // an inbox, when not empty
 	start uint64 // entries up to this sequence are not for it
+	since uint64 // what follows this sequence is, or a backfill has brought it
 	feed  *Feed
 	node  *node
 	index int // in node.lists[shard]
@@ -33,10 +34,14 @@ func (s *Sub) accepts(e *carillon.Entry) bool {
 }
 
 // wants is for any entry of the organization.
-func (s *Sub) wants(e *carillon.Entry) bool {
-	if !s.accepts(e) {
-		return false
-	}
+func (s *Sub) wants(e *carillon.Entry) bool { return s.accepts(e) && s.matches(e) }
+
+// brought is wants for what the subscription got by a backfill, too.
+func (s *Sub) brought(e *carillon.Entry) bool {
+	return e.Pos.Seq > s.since && (s.Subject == "" || s.Subject == e.Subject) && s.matches(e)
+}
+
+func (s *Sub) matches(e *carillon.Entry) bool {
 	if s.user != "" {
 		return e.To.Direct() && slices.Contains(e.To.Users, s.user)
 	}
@@ -78,7 +83,8 @@ type Feed struct {
 	end  uint64            // a backfill stops at this sequence; 0: never
 
 	subs  []*Sub
-	less  *Feed // a backfill leaves out what this feed's other subscriptions brought
+	less  *Feed  // a backfill leaves out what this feed's subscriptions brought
+	of    []*Sub // but for these, whose backfill it is
 	queue []uint64
 	marks []mark
 	gap   *carillon.Gap
@@ -180,13 +186,14 @@ func (f *Feed) passTo(p place) {
 // Add makes a subscription that begins after the sequence start. It fails when
 // the organization has too many kinds of wildcard patterns.
 func (f *Feed) Add(sub *Sub, start uint64) error {
-	sub.feed, sub.start = f, start
+	sub.feed, sub.start, sub.since = f, start, start
 	if err := f.realm.enter(sub, f.shard.id); err != nil {
 		f.shard.stats.TooManyShapes++
 		return err
 	}
 	f.subs = append(f.subs, sub)
 	f.catchUp()
+	f.lookAgain(start)
 	return nil
 }
 
@@ -201,8 +208,18 @@ func (f *Feed) Remove(sub *Sub) {
 
 // Restart has a subscription begin anew, after the sequence start.
 func (f *Feed) Restart(sub *Sub, start uint64) {
-	sub.start = start
+	sub.start, sub.since = start, start
 	f.sift()
+	f.lookAgain(start)
+}
+
+// lookAgain is called when a subscription begins after start: a live feed has not
+// been offered what the shard has handled already and only it wants, and so reads
+// the ring from where it stands.
+func (f *Feed) lookAgain(start uint64) {
+	if f.live && start < f.shard.places[f.part().id].pos.Seq {
+		f.fallBehind()
+	}
 }
 
 // Forget ends a subscription of a backfill.
@@ -251,8 +268,10 @@ func (f *Feed) catchUp() {
 func (f *Feed) Backfill(main *Feed, subs []*Sub) {
 	f.less = main
 	f.end = main.Seq()
+	f.of = slices.Clone(subs)
 	for _, s := range subs {
 		f.subs = append(f.subs, &Sub{Pattern: s.Pattern, Subject: s.Subject, user: s.user, feed: f})
+		s.since = f.seq
 	}
 	f.held = false
 	if len(f.subs) == 0 {
@@ -430,7 +449,7 @@ func (f *Feed) wants(e *carillon.Entry) bool {
 		return wanted
 	}
 	for _, sub := range f.less.subs {
-		if sub.wants(e) {
+		if sub.brought(e) && !slices.Contains(f.of, sub) {
 			return false
 		}
 	}

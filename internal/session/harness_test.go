@@ -86,6 +86,14 @@ func (c *client) take(t *testing.T) []frame {
 	return all
 }
 
+// hold makes the client take nothing, or again what there is.
+func (c *client) hold(held bool) {
+	c.mu.Lock()
+	c.held = held
+	c.mu.Unlock()
+	c.s.Post(c.Ready)
+}
+
 // say sends frames and returns what came of them.
 func (c *client) say(t *testing.T, frames ...string) []frame {
 	t.Helper()
@@ -124,9 +132,14 @@ type node struct {
 	hub    *hub.Hub
 	core   *session.Core
 	tokens map[string]*carillon.Principal
+	asked  map[string]func(*carillon.Principal, error) // tokens that take long, and who waits for them
 }
 
 func (n *node) Verify(token string, done func(*carillon.Principal, error)) {
+	if _, slow := n.asked[token]; slow {
+		n.asked[token] = done
+		return
+	}
 	p := n.tokens[token]
 	if p == nil {
 		done(nil, carillon.Errorf(carillon.CodeUnauthenticated, "the token is not valid"))

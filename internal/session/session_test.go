@@ -2,7 +2,11 @@ package session_test
 
 import (
 	"fmt"
+	"net/netip"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,6 +68,26 @@ func TestBackfillComesInOrderAndAllElseWaits(t *testing.T) {
 		n.publish("a.x", 5, 1)
 		want(t, c.take(t), "4 5")
 	})
+}
+
+func TestABackfillLosesNothingWhileEventsWaitForTheClient(t *testing.T) {
+	for name, before := range map[string][]string{"of a new subscription": nil, "of a standing one": {`{"type":"subscribe","pattern":"b.x"}`}} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, session.Limits{}, hub.Config{}, func(t *testing.T, n *node) {
+				first := n.publish("b.x", 1, 1)
+				c := n.connect(session.Options{Principal: user("alice")})
+				defer n.gone(c)
+				want(t, c.say(t, `{"type":"subscribe","pattern":"a.x"}`), "welcome subscribed caught_up")
+				c.hold(true)
+				n.publish("a.x", 2, 1) // it waits, and so the connection's position does
+				n.publish("b.x", 3, 1) // nobody wants it yet
+				n.publish("a.x", 4, 1)
+				want(t, c.say(t, append(before, fmt.Sprintf(`{"type":"subscribe","pattern":"b.x","after":"%s"}`, first[0]))...), "")
+				c.hold(false)
+				want(t, c.take(t), strings.Repeat("subscribed ", len(before)+1)+"2 3 4"+strings.Repeat(" caught_up", len(before)+1))
+			})
+		})
+	}
 }
 
 func TestRepeatedSubscribeReplaysOnlyWithAfter(t *testing.T) {
@@ -225,7 +249,7 @@ func TestHeartbeatCarriesACursorPastWhatDidNotMatch(t *testing.T) {
 }
 
 func TestExpiredTokenEndsTheConnectionUnlessRefreshed(t *testing.T) {
-	inBubble(t, session.Limits{}, hub.Config{}, func(t *testing.T, n *node) {
+	inBubble(t, session.Limits{TokenSpread: 1}, hub.Config{}, func(t *testing.T, n *node) {
 		in := func(d time.Duration) *carillon.Principal {
 			p := user("alice")
 			p.Expires = time.Now().Add(d)
@@ -351,6 +375,44 @@ func TestDrainSaysGoawayAndClosesSpreadOverTheWindow(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestPlacesOfTheNodeAreNeverExceeded(t *testing.T) {
+	const places = 5
+	core := session.NewCore(session.Config{MaxConnections: places})
+	for range 50 {
+		var wg sync.WaitGroup
+		var taken, refused atomic.Int64
+		begin := make(chan struct{})
+		for range 16 {
+			wg.Go(func() {
+				<-begin
+				for range 50 {
+					if core.Reserve(netip.Addr{}) != nil {
+						refused.Add(1)
+						continue
+					}
+					if n := taken.Add(1); n > places {
+						t.Errorf("%d places of %d are taken", n, places)
+					}
+					runtime.Gosched()
+					taken.Add(-1)
+					core.Release(netip.Addr{})
+				}
+			})
+		}
+		before := core.Stats().Limits["connections_per_node"]
+		close(begin)
+		wg.Wait()
+		if n := core.Stats().Limits["connections_per_node"] - before; n != uint64(refused.Load()) {
+			t.Errorf("%d refusals were counted, of %d", n, refused.Load())
+		}
+	}
+	for range places {
+		if core.Reserve(netip.Addr{}) != nil {
+			t.Fatal("a place was lost")
+		}
+	}
 }
 
 func TestPollAnswersAtOnceOrWithTheFirstThatComes(t *testing.T) {

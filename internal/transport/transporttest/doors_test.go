@@ -504,7 +504,7 @@ func TestMethodsAndParametersAreChecked(t *testing.T) {
 	}{
 		{"HEAD", "/v1/sse", "", 405, "", ""},
 		{"PUT", "/v1/sse", "", 405, "method_not_allowed", "GET, POST"},
-		{"PUT", "/v1/poll", "", 405, "method_not_allowed", "GET, POST"},
+		{"PUT", "/v1/poll", "", 405, "method_not_allowed", "GET, HEAD, POST"},
 		{"GET", "/v1/frames", "", 405, "method_not_allowed", "POST"},
 		{"POST", "/v1/ws", "", 405, "method_not_allowed", "GET"},
 		{"GET", "/v1/ws", "", 426, "bad_request", "WebSocket"},

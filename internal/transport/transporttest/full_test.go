@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -121,13 +122,17 @@ func TestManyAtOnceNeverExceedThePlacesOfTheNode(t *testing.T) {
 	if got := n.Core.Stats().Limits["connections_per_node"]; got != clients-places {
 		t.Errorf("%d were refused, want %d", got, clients-places)
 	}
-	if n.Core.Reserve() {
+	if n.Core.Reserve(netip.Addr{}) == nil {
 		t.Error("there is another place")
 	}
 	cancel()
 	wg.Wait()
-	for !n.Core.Reserve() { // all are given back when the node has seen the ends
-		continue
+	for range places { // all are given back when the node has seen the ends
+		for n.Core.Reserve(netip.Addr{}) != nil {
+			continue
+		}
 	}
-	n.Core.Release()
+	for range places {
+		n.Core.Release(netip.Addr{})
+	}
 }

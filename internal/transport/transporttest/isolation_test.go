@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,8 @@ import (
 )
 
 // Random organizations, users, tokens, patterns, cursors, transports and events:
-// nobody gets what is not theirs, and nobody misses what is. It runs a few
+// nobody gets what is not theirs, and nobody misses what is. Some clients only
+// receive, others (talkers) change their subscriptions as they go. It runs a few
 // rounds, or for as long as CARILLON_PROPERTY_TIME says.
 func TestEverybodyGetsTheirsAndNothingElse(t *testing.T) {
 	until := time.Now().Add(3 * time.Second)
@@ -51,6 +53,7 @@ func TestEverybodyGetsTheirsAndNothingElse(t *testing.T) {
 // published is what a publisher knows of an event.
 type published struct {
 	id, org string
+	seq     uint64 // its place in the log
 	typ     string
 	users   []string
 }
@@ -67,6 +70,9 @@ type receiver struct {
 	got      []string
 	err      error
 }
+
+// maxMore bounds the batches that are published while talkers talk.
+const maxMore = 300
 
 func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
 
@@ -99,6 +105,19 @@ func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked int) {
 		return strings.Join(s, ".")
 	}
 	log := map[string][]published{} // in the order of acceptance
+	at := map[string]*progress{}
+	for _, org := range orgs {
+		at[org] = new(progress)
+	}
+	accept := func(org string, batch []published, drafts []carillon.Draft) {
+		at[org].begun.Add(int64(len(batch)))
+		for i, id := range n.PublishDrafts(t, org, drafts...) {
+			pos, _ := n.IDs.Org(carillon.OrgID(org)).Decode(id) // the node's own
+			batch[i].id, batch[i].seq = id, pos.Seq
+		}
+		log[org] = append(log[org], batch...)
+		at[org].acked.Add(int64(len(batch)))
+	}
 	publish := func(org string) {
 		var drafts []carillon.Draft
 		var batch []published
@@ -114,10 +133,7 @@ func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked int) {
 			drafts = append(drafts, carillon.Draft{Type: p.typ, Users: p.users, Data: fmt.Appendf(nil, `{"org":%q}`, org)})
 			batch = append(batch, p)
 		}
-		for i, id := range n.PublishDrafts(t, org, drafts...) {
-			batch[i].id = id
-		}
-		log[org] = append(log[org], batch...)
+		accept(org, batch, drafts)
 	}
 	for _, org := range orgs {
 		for range 1 + r.IntN(60) {
@@ -143,15 +159,25 @@ func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked int) {
 		}
 		receivers = append(receivers, x)
 	}
+	var talkers []*talker
+	for range 1 + r.IntN(6) {
+		org := pick(r, orgs)
+		talkers = append(talkers, newTalker(r, org, pick(r, users), log[org], randomPattern))
+	}
 	var wg sync.WaitGroup
 	for _, x := range receivers {
 		wg.Go(func() { x.run(t, n) })
 	}
-	for range r.IntN(60) {
+	var talking atomic.Int64
+	for _, x := range talkers {
+		talking.Add(1)
+		wg.Go(func() { x.run(t, n, at[x.org], sync.OnceFunc(func() { talking.Add(-1) })) })
+	}
+	for i := r.IntN(60); i > 0 || i > -maxMore && talking.Load() > 0; i-- {
 		publish(pick(r, orgs))
 	}
 	for _, org := range orgs { // again and again, for those who begin late at "now"
-		log[org] = append(log[org], published{org: org, typ: "fin", id: n.Publish(t, org, "fin", 1, 1)[0]})
+		accept(org, []published{{org: org, typ: "fin"}}, []carillon.Draft{{Type: "fin", Data: []byte("1")}})
 	}
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
@@ -159,7 +185,7 @@ func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked int) {
 		select {
 		case <-done:
 			waiting = false
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 			for _, org := range orgs {
 				n.Publish(t, org, "fin", 2, 2)
 			}
@@ -167,6 +193,9 @@ func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked int) {
 	}
 	for _, x := range receivers {
 		nChecked += x.check(t, log)
+	}
+	for _, x := range talkers {
+		nChecked += x.check(t, n, log[x.org])
 	}
 	for _, l := range log {
 		nEvents += len(l)

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -15,69 +16,133 @@ type directory struct {
 	sessions map[string]*Session
 	polls    map[*Poll]struct{}
 	places   map[carillon.OrgID]int // taken by sessions
+	users    map[userOf]int         // the same, where they are limited
 	reserved int                    // places of the node, taken by sessions and polls or about to be
+	addrs    map[netip.Addr]int     // the same by address, where they are limited
 	draining bool
 	window   time.Duration // of the drain
 	empty    chan struct{} // closed when draining and all are gone
 }
 
-// Reserve takes a place among the connections of the node, for a session or a
-// poll that is about to be made and gives it back at its end; if nothing comes of
-// it, Release does. It reports whether there was one.
-func (c *Core) Reserve() bool {
+// userOf is a user of an organization.
+type userOf struct {
+	org  carillon.OrgID
+	user string
+}
+
+// Reserve takes a place among the connections of the node and of a client's
+// address, for a session or a poll that is about to be made and gives it back at
+// its end; if nothing comes of it, Release does. An address that is not valid is
+// that of nobody. The error may be shown.
+func (c *Core) Reserve(addr netip.Addr) error {
+	if c.Full != nil {
+		if err := c.Full(); err != nil {
+			return err
+		}
+	}
 	d := &c.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if c.MaxConnections > 0 && d.reserved >= c.MaxConnections {
 		c.stats.limits.Add(limitNode)
-		return false
+		return carillon.Unavailable(nodeRetry, nil, "this server has as many connections as it can carry; connect again later").Over(limitNode)
+	}
+	if addr = household(addr); c.MaxPerAddress > 0 && addr.IsValid() {
+		if d.addrs[addr] >= c.MaxPerAddress {
+			c.stats.limits.Add(limitAddress)
+			return tooMany("your address", c.MaxPerAddress, limitAddress)
+		}
+		d.addrs[addr]++
 	}
 	d.reserved++
-	return true
+	return nil
 }
 
-// Release gives back what Reserve took.
-func (c *Core) Release() {
+// Release gives back what Reserve took for the address.
+func (c *Core) Release(addr netip.Addr) {
 	c.dir.mu.Lock()
 	defer c.dir.mu.Unlock()
-	c.dir.reserved--
+	c.dir.release(addr)
+}
+
+// release is called with d.mu held.
+func (d *directory) release(addr netip.Addr) {
+	d.reserved--
+	if addr = household(addr); d.addrs[addr] > 1 {
+		d.addrs[addr]--
+		return
+	}
+	delete(d.addrs, addr)
+}
+
+// household is what counts as one address: one of IPv4, and the /64 of one of
+// IPv6, of which a client has all.
+func household(addr netip.Addr) netip.Addr {
+	const bits = 64
+	if addr = addr.Unmap(); !addr.Is6() {
+		return addr
+	}
+	prefix, _ := addr.WithZone("").Prefix(bits) // never fails
+	return prefix.Addr()
 }
 
 // Met counts a limit of the config that a door refuses by, as the error's Limit
 // says; "" is none.
 func (c *Core) Met(limit string) { c.stats.limits.Add(limit) }
 
-// placeRetry is how long a client is told to wait for a place.
-const placeRetry = 5 * time.Second
+// How long a client is told to wait: for a place of its own, and for one of the
+// node, where another node may have one.
+const (
+	placeRetry = 5 * time.Second
+	nodeRetry  = 2 * time.Second
+)
 
-// Enter takes a place among the connections of an organization. leave gives it
-// back, once. The error may be shown.
-func (c *Core) Enter(org carillon.OrgID) (leave func(), err error) {
+// Enter takes a place among the connections of an organization and of its user.
+// leave gives it back, once. The error may be shown.
+func (c *Core) Enter(p *carillon.Principal) (leave func(), err error) {
 	most := 0
 	if c.Connections != nil {
-		most = c.Connections(org)
+		most = c.Connections(p.Org)
 	}
+	who := userOf{p.Org, p.User}
 	d := &c.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if most > 0 && d.places[org] >= most {
+	if most > 0 && d.places[p.Org] >= most {
 		c.stats.limits.Add(limitConnections)
-		return nil, &carillon.Error{
-			Code:       carillon.CodeQuotaExceeded,
-			Message:    fmt.Sprintf("this organization has %d connections, as many as it may have; close one, or come back later", most),
-			RetryAfter: placeRetry,
-			Limit:      limitConnections,
-		}
+		return nil, tooMany("this organization", most, limitConnections)
 	}
-	d.places[org]++
-	return func() { d.leave(org) }, nil
+	counted := c.MaxPerUser > 0 && p.User != "" // a server's key has no user
+	if counted {
+		if d.users[who] >= c.MaxPerUser {
+			c.stats.limits.Add(limitUser)
+			return nil, tooMany("this user", c.MaxPerUser, limitUser)
+		}
+		d.users[who]++
+	}
+	d.places[p.Org]++
+	return func() { d.leave(who, counted) }, nil
 }
 
-func (d *directory) leave(org carillon.OrgID) {
+func tooMany(whose string, most int, limit string) error {
+	return &carillon.Error{
+		Code:       carillon.CodeQuotaExceeded,
+		Message:    fmt.Sprintf("%s has %d connections, as many as it may have; close one, or come back later", whose, most),
+		RetryAfter: placeRetry,
+		Limit:      limit,
+	}
+}
+
+func (d *directory) leave(who userOf, counted bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.places[org]--; d.places[org] == 0 {
-		delete(d.places, org)
+	if d.places[who.org]--; d.places[who.org] == 0 {
+		delete(d.places, who.org)
+	}
+	if counted {
+		if d.users[who]--; d.users[who] == 0 {
+			delete(d.users, who)
+		}
 	}
 }
 
@@ -97,7 +162,7 @@ func (d *directory) remove(s *Session) {
 	defer d.mu.Unlock()
 	delete(d.sessions, s.id)
 	if s.opt.Reserved {
-		d.reserved--
+		d.release(s.opt.Address)
 	}
 	d.check()
 }
@@ -116,7 +181,7 @@ func (d *directory) removePoll(p *Poll) {
 	defer d.mu.Unlock()
 	delete(d.polls, p)
 	if p.opt.Reserved {
-		d.reserved--
+		d.release(p.opt.Address)
 	}
 	d.check()
 }

@@ -14,6 +14,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base32"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -95,8 +96,13 @@ type Config struct {
 	Allowed func(*carillon.Principal) error
 
 	// MaxConnections is how many sessions and polls the node may have at the
-	// same time; 0: no limit.
-	MaxConnections int
+	// same time, MaxPerAddress how many of them a client's address, and MaxPerUser
+	// how many sessions a user; 0: no limit.
+	MaxConnections, MaxPerAddress, MaxPerUser int
+
+	// Full returns why the node takes no session and no poll now; nil, or a nil
+	// function: it does. It must not block.
+	Full func() error
 }
 
 // Core is what all sessions of a node share.
@@ -114,6 +120,8 @@ func NewCore(c Config) *Core {
 	core.stats.limits = newLimits()
 	core.dir.sessions = map[string]*Session{}
 	core.dir.places = map[carillon.OrgID]int{}
+	core.dir.users = map[userOf]int{}
+	core.dir.addrs = map[netip.Addr]int{}
 	core.dir.polls = map[*Poll]struct{}{}
 	return core
 }

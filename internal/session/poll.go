@@ -1,6 +1,7 @@
 package session
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/carillon-rt/carillon"
@@ -16,7 +17,8 @@ type PollOptions struct {
 	Cursor    carillon.Cursor    // exclusive; none: now
 	Limit     int                // events
 	Wait      time.Duration      // 0: answer at once
-	Reserved  bool               // it has the place on the node that Reserve took, and gives it back
+	Reserved  bool               // it has the place that Reserve took for the address, and gives it back
+	Address   netip.Addr         // the client's
 
 	CloudEvents bool // the events are wanted as CloudEvents
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/carillon-rt/carillon"
@@ -43,7 +44,8 @@ type Options struct {
 	Subscribe bool                // SSE: subscribe at once to
 	Patterns  []carillon.Pattern  // these (none: only what is direct)
 	Refuse    error               // say this error and close with code 4001
-	Reserved  bool                // it has the place on the node that Reserve took, and gives it back
+	Reserved  bool                // it has the place that Reserve took for the address, and gives it back
+	Address   netip.Addr          // the client's
 	Leave     func()              // gives back the place that Enter took; nil: the session takes one itself
 }
 
@@ -158,10 +160,10 @@ func (s *Session) admit(p *carillon.Principal, after string, ref []byte, reply R
 		return
 	}
 	if s.leave == nil {
-		leave, err := s.core.Enter(p.Org)
+		leave, err := s.core.Enter(p)
 		if err != nil {
 			s.answer(wire.ErrorFrame(err, ref), reply)
-			s.close(wire.CloseRateLimited, "too many connections of this organization")
+			s.close(wire.CloseRateLimited, "too many connections")
 			return
 		}
 		s.leave = leave

@@ -455,3 +455,21 @@ func TestPollAnswersAtOnceOrWithTheFirstThatComes(t *testing.T) {
 		}
 	})
 }
+
+func TestAStreamWhoseSubscriptionIsRefusedEnds(t *testing.T) {
+	inBubble(t, session.Limits{}, hub.Config{MaxShapes: 1}, func(t *testing.T, n *node) {
+		ws := n.connect(session.Options{Principal: user("alice")})
+		defer n.gone(ws)
+		want(t, ws.say(t, `{"type":"subscribe","pattern":"a.*"}`), "welcome subscribed caught_up")
+		stream := n.connect(session.Options{Principal: user("alice"), Format: session.SSE, Subscribe: true, Patterns: []carillon.Pattern{"*.a"}})
+		defer n.gone(stream)
+		if !stream.last || !strings.Contains(string(stream.raw), "event: carillon.error\ndata: {\"type\":\"error\",\"code\":\"quota_exceeded\"") {
+			t.Errorf("it goes on: %t\n%s", !stream.last, stream.raw)
+		}
+		// One frame is taken whole or not at all, what it repeats too.
+		ids := n.publish("a.b", 1, 1)
+		want(t, ws.take(t), "1")
+		got := ws.say(t, fmt.Sprintf(`{"type":"subscribe","patterns":["a.*","*.a"],"after":"%s"}`, ids[0]))
+		want(t, got, "error")
+	})
+}

@@ -25,6 +25,8 @@ type counters struct {
 const (
 	limitConnections     = "connections"
 	limitNode            = "connections_per_node"
+	limitUser            = "connections_per_user"
+	limitAddress         = "connections_per_address"
 	limitSubscriptions   = "subscriptions_per_connection"
 	limitPublishesFlying = "publishes_in_flight_per_connection"
 	limitOutboxBytes     = "outbox_bytes"
@@ -37,7 +39,7 @@ const (
 )
 
 func newLimits() limit.Hits {
-	return limit.Of(limitConnections, limitNode, limitSubscriptions, limitPublishesFlying, limitOutboxBytes, limitBadFrames,
+	return limit.Of(limitConnections, limitNode, limitUser, limitAddress, limitSubscriptions, limitPublishesFlying, limitOutboxBytes, limitBadFrames,
 		limitHistoryBytes, limitHistoryPage, limitRequestBytes, limitFrameBytes, limitBatchEvents)
 }
 

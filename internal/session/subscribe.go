@@ -110,30 +110,35 @@ func (s *Session) subscribeAt(f *wire.ClientFrame, reply Reply, wanted []*subscr
 	if first && !explicit {
 		began = start.Pos.Seq
 	}
-	var added []*subscription
+	var added, standing []*subscription
 	var subs []*hub.Sub
-	repeated := len(wanted) > 0
 	for _, w := range wanted {
 		if old := s.find(w.Pattern, w.Subject); old != nil {
-			if explicit {
-				// It begins anew: up to here a backfill or nothing, from here on as before.
-				s.feed.Restart(&old.Sub, began)
-				subs = append(subs, &old.Sub)
-			}
+			standing = append(standing, old)
 			continue
 		}
-		repeated = false
 		if err := s.feed.Add(&w.Sub, began); err != nil {
 			for _, a := range added {
 				s.drop(a)
 			}
 			s.answer(wire.ErrorFrame(err, f.Ref), reply)
+			if s.opt.Subscribe && !s.subscribed { // a stream that could only be silent
+				s.close(wire.CloseRateLimited, "the subscription was refused")
+			}
 			return
 		}
 		s.subs = append(s.subs, w)
 		added = append(added, w)
 		subs = append(subs, &w.Sub)
 	}
+	if explicit {
+		// They begin anew: up to here a backfill or nothing, from here on as before.
+		for _, old := range standing {
+			s.feed.Restart(&old.Sub, began)
+			subs = append(subs, &old.Sub)
+		}
+	}
+	repeated := len(wanted) > 0 && len(added) == 0
 	gap := start.Gap
 	if first && explicit && s.startGap != nil && gap == nil {
 		gap = s.startGap

@@ -24,6 +24,11 @@ func ParseSet(text []byte, most int, allowed ...Algorithm) ([]string, error) {
 	return names, err
 }
 
+// Late asks for a key as a token does that looked for it before it came.
+func (a *Authenticator) Late(iss string, alg Algorithm, kid string, f func()) error {
+	return (&unknownKeyError{a.issuers[iss].set, keyName{alg, kid}}).fetch(f)
+}
+
 // Retained is how many names and tokens an Authenticator holds on to, and how
 // many used tickets it counts.
 func (a *Authenticator) Retained() (unknown, waiting, tickets int) {

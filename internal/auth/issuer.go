@@ -3,6 +3,7 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/carillon-rt/carillon"
@@ -114,7 +115,7 @@ func (iss *issuer) verify(h header, signed string, sig []byte) error {
 			return nil
 		}
 	}
-	if iss.set == nil || h.alg == HS256 {
+	if iss.set == nil || !slices.Contains(iss.set.allowed, h.alg) {
 		return err
 	}
 	k, err := iss.set.find(keyName{h.alg, h.kid})

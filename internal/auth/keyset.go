@@ -167,12 +167,18 @@ func (s *keySet) find(name keyName) (*tokenKey, error) {
 }
 
 // fetch sees to it that the set is fetched and f called afterwards, once, from
-// the goroutine that fetches. Otherwise it returns what the token is told: it is
+// the goroutine that fetches, or at once if it was fetched since the key was
+// looked for. Otherwise it returns what the token is told: it is
 // not valid where the issuer is known not to have the key, and unavailable where
 // that cannot be known yet. With a nil f nothing is fetched.
 func (e *unknownKeyError) fetch(f func()) error {
 	s, now := e.set, e.set.now()
 	s.mu.Lock()
+	if _, err := s.find(e.name); f != nil && !errors.As(err, new(*unknownKeyError)) {
+		s.mu.Unlock()
+		f()
+		return nil
+	}
 	defer s.mu.Unlock()
 	if until, known := s.unknown[e.name]; known && now.Before(until) {
 		return notValid(e)
@@ -206,13 +212,13 @@ func (s *keySet) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.done(err == nil)
 		if err == nil {
 			wait = s.Refresh
 		} else {
 			s.log.Warn("auth: an issuer's keys could not be fetched", "issuer", s.issuer, "err", err)
 			wait = min(2*wait, s.Refresh)
 		}
+		s.done(err == nil)
 		next := time.NewTimer(wait - rand.N(wait/10+1)) // nodes that started together part
 		select {
 		case <-next.C:

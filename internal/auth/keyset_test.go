@@ -192,6 +192,9 @@ func TestPublishedKeysVerify(t *testing.T) {
 	if n := pub.asked.Load(); n != 1 {
 		t.Errorf("the keys were fetched %d times", n)
 	}
+	only := newRig(t, auth.JWKS{URL: pub.URL, Private: true, Algorithms: []auth.Algorithm{auth.ES256}}, auth.JWKSPolicy{})
+	only.want("an algorithm that is listed", kid(ecKey, "e"), "")
+	only.want("one that is not", kid(rsaKey, "r"), refused401)
 	s := r.Stats()
 	if len(s.Sets) != 1 || s.Sets[0].Issuer != "pub" || s.Sets[0].Keys != 4 || s.Sets[0].Fetches != 1 || s.Sets[0].Failures != 0 {
 		t.Errorf("stats are %+v", s.Sets)
@@ -254,6 +257,16 @@ func TestANewKeyIsFetchedOnceForAllWhoNeedIt(t *testing.T) {
 	r.want("which the issuer has no longer", kid(edKey, "old"), later) // known only after another question
 	r.pass(10 * time.Second)
 	r.want("asked", kid(edKey, "old"), refused401)
+}
+
+func TestAKeyThatCameInBetweenIsNotAskedForAgain(t *testing.T) {
+	pub := publish(t, set(named(edKey, "k")))
+	r := newRig(t, auth.JWKS{URL: pub.URL, Private: true}, auth.JWKSPolicy{})
+	r.want("the key", kid(edKey, "k"), "")
+	called := 0
+	if err := r.Late("pub", auth.EdDSA, "k", func() { called++ }); err != nil || called != 1 || pub.asked.Load() != 1 {
+		t.Errorf("%v, called %d times, asked %d times", err, called, pub.asked.Load())
+	}
 }
 
 func TestForgedKidsExhaustNothing(t *testing.T) {

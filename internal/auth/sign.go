@@ -62,7 +62,7 @@ func Sign(secret []byte, c Claims) (string, error) {
 	if _, _, err := readClaims(parsed, c.OrgClaim, c.Expires.Add(-time.Second)); err != nil {
 		return "", err
 	}
-	signed := "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9." + base64.RawURLEncoding.EncodeToString(payload)
+	signed := usualHeader + "." + base64.RawURLEncoding.EncodeToString(payload)
 	sig, err := jwt.SigningMethodHS256.Sign(signed, secret)
 	if err != nil {
 		return "", err

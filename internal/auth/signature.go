@@ -112,9 +112,9 @@ type header struct {
 const maxKid = 256
 
 // How most libraries write the header of HS256, which then needs no reading.
-var (
-	usualHeader  = text64([]byte(`{"alg":"HS256","typ":"JWT"}`))
-	usualHeader2 = text64([]byte(`{"typ":"JWT","alg":"HS256"}`))
+const (
+	usualHeader  = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9" // {"alg":"HS256","typ":"JWT"}
+	usualHeader2 = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9" // {"typ":"JWT","alg":"HS256"}
 )
 
 // parseHeader reads a header that asks for nothing we would have to understand.

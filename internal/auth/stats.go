@@ -60,9 +60,9 @@ type KeyStats struct {
 // SetStats is what is known of an issuer's published keys.
 type SetStats struct {
 	Issuer            string
-	Keys              int // now
-	Fetches, Failures uint64
+	Keys              int           // now
 	Age               time.Duration // since they were fetched; 0: never
+	Fetches, Failures uint64
 }
 
 // Limits counts how often a limit of the config was met, by its name.

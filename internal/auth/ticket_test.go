@@ -111,7 +111,7 @@ func TestATicketStandsForItsTokenOnce(t *testing.T) {
 	}
 	a.refused("a second time", ticket)
 	b.refused("a third time", ticket)
-	if a.ticket(token) == a.ticket(token) {
+	if another := a.ticket(token); another == a.ticket(token) {
 		t.Error("two tickets of one token are the same")
 	}
 }

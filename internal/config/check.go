@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -42,6 +43,9 @@ func (c *Config) check() []Problem {
 			k.say(fmt.Sprintf("ops.hosts[%d]", i), "%q is not a host name as it stands in a URL, like ops.example.com", clip(h))
 		}
 	}
+	k.operatorKeys(&c.Ops)
+	k.tls(&c.TLS)
+	k.proxy(&c.Proxy)
 	if c.Data == "" && c.Engine.Kind != KindMemory {
 		k.say("data", "is empty; it is the directory of the log")
 	}
@@ -60,8 +64,56 @@ func (c *Config) check() []Problem {
 	return k.problems
 }
 
+func (k *checker) operatorKeys(o *Ops) {
+	seen := map[string]string{}
+	for i, line := range o.Keys {
+		k.keyLine(seen, fmt.Sprintf("ops.keys[%d]", i), line)
+	}
+	for _, line := range o.loaded {
+		k.keyLine(seen, "ops.key_file", line)
+	}
+}
+
+func (k *checker) tls(t *TLS) {
+	switch {
+	case t.Cert != "" && t.Key == "":
+		k.say("tls.key", "is empty; it is the file of the key that belongs to tls.cert")
+	case t.Cert == "" && t.Key != "":
+		k.say("tls.cert", "is empty; it is the file of the certificate that tls.key belongs to")
+	case t.Cert != "" && len(t.ACME.Hosts) > 0:
+		k.say("tls.acme.hosts", "is there beside tls.cert; a certificate comes from files or from an authority")
+	}
+	a := &t.ACME
+	for i, h := range a.Hosts {
+		if !strings.Contains(strings.Trim(h, "."), ".") || strings.Trim(h, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" {
+			k.say(fmt.Sprintf("tls.acme.hosts[%d]", i), "%q is not the full name of a host in lower case, like events.example.com", clip(h))
+		}
+	}
+	if len(a.Hosts) > 0 && a.Cache == "" {
+		k.say("tls.acme.cache", "is empty; it is the directory for keys and certificates")
+	}
+	if u, err := url.Parse(a.Directory); a.Directory != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
+		k.say("tls.acme.directory", "%q is not a URL that begins with https://", clip(a.Directory))
+	}
+}
+
+func (k *checker) proxy(p *Proxy) {
+	k.oneOf("proxy.header", p.Header, "x-forwarded-for", "forwarded", "none")
+	if p.Protocol && len(p.Trusted) == 0 {
+		k.say("proxy.protocol", "is on, but nobody is trusted to use it; list the proxies in proxy.trusted")
+	}
+	for i, s := range p.Trusted {
+		addr, err := netip.ParseAddr(s)
+		prefix, errPrefix := netip.ParsePrefix(s)
+		if s != "unix" && (err != nil || addr.Zone() != "") && (errPrefix != nil || prefix != prefix.Masked()) {
+			k.say(fmt.Sprintf("proxy.trusted[%d]", i), "%q is not an address like 10.1.2.3, a prefix like 10.0.0.0/8, or unix", clip(s))
+		}
+	}
+}
+
 func (k *checker) engine(e *Engine) {
 	k.oneOf("engine.kind", e.Kind, KindJetStream, KindMemory)
+	k.nats(e)
 	k.oneOf("engine.durability", e.Durability, DurabilityStrict, DurabilityRelaxed)
 	k.between("engine.partitions", int64(e.Partitions), 1, maxPartitions)
 	k.atLeast("engine.retention.age", e.Retention.Age, minute)
@@ -73,6 +125,38 @@ func (k *checker) engine(e *Engine) {
 	k.atLeast("engine.dedupe_window", e.DedupeWindow, second)
 	if e.DedupeWindow > e.Retention.Age {
 		k.say("engine.dedupe_window", "is %s, longer than events are kept (engine.retention.age, %s)", e.DedupeWindow, e.Retention.Age)
+	}
+}
+
+func (k *checker) nats(e *Engine) {
+	n := &e.NATS
+	if n.URL == "" {
+		for _, s := range []struct{ path, v string }{{"creds", n.Creds}, {"ca", n.CA}, {"cert", n.Cert}, {"key", n.Key}} {
+			if s.v != "" {
+				k.say("engine.nats."+s.path, "is for an external server; set engine.nats.url to it")
+			}
+		}
+	} else if e.Kind != KindJetStream {
+		k.say("engine.nats.url", "is for kind jetstream; this is %s", e.Kind)
+	}
+	for s := range strings.SplitSeq(n.URL, ",") {
+		u, err := url.Parse(strings.TrimSpace(s))
+		switch {
+		case n.URL == "":
+		case err != nil || (u.Scheme != "nats" && u.Scheme != "tls") || u.Hostname() == "" || strings.Trim(u.Path, "/") != "":
+			k.say("engine.nats.url", "has a part that is not nats://host:port or tls://host:port, several with commas between")
+		case u.User != nil:
+			k.say("engine.nats.url", "has a user or a password in it; name a file with credentials in engine.nats.creds")
+		}
+	}
+	if (n.Cert == "") != (n.Key == "") {
+		k.say("engine.nats.cert", "and engine.nats.key come together")
+	}
+	if n.Prefix == "" || len(n.Prefix) > 32 || strings.Trim(n.Prefix, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+		k.say("engine.nats.prefix", "%q is not 1–32 of a–z, 0–9, _ and -", clip(n.Prefix))
+	}
+	if n.Replicas != 1 && n.Replicas != 3 && n.Replicas != 5 {
+		k.say("engine.nats.replicas", "is %d; it is 1, 3 or 5", n.Replicas)
 	}
 }
 
@@ -88,18 +172,7 @@ func (k *checker) orgs(orgs []Org) (ids map[string]bool) {
 		}
 		ids[o.ID] = true
 		for j, line := range o.Keys {
-			keyAt := fmt.Sprintf("%s.keys[%d]", at, j)
-			id, ok := keyLine(line)
-			switch {
-			case strings.HasPrefix(line, "ck_"):
-				k.say(keyAt, "is an API key itself; put its hash line here, which 'carillon keys new' prints beside it")
-			case !ok:
-				k.say(keyAt, "is not a line <id>:<sha256 in hex> as 'carillon keys new' prints it")
-			case keys[id] != "":
-				k.say(keyAt, "key %s is there twice, also at %s", id, keys[id])
-			default:
-				keys[id] = keyAt
-			}
+			k.keyLine(keys, fmt.Sprintf("%s.keys[%d]", at, j), line)
 		}
 		l := k.c.EffectiveLimits(o)
 		k.notNegative(at+".limits.publish_per_second", int64(l.PublishPerSecond))
@@ -111,6 +184,21 @@ func (k *checker) orgs(orgs []Org) (ids map[string]bool) {
 		}
 	}
 	return ids
+}
+
+// keyLine checks a line of a key; seen has where each key's id stood.
+func (k *checker) keyLine(seen map[string]string, at, line string) {
+	id, ok := keyLine(line)
+	switch {
+	case strings.HasPrefix(line, "ck_"):
+		k.say(at, "is an API key itself; put its hash line here, which 'carillon keys new' prints beside it")
+	case !ok:
+		k.say(at, "is not a line <id>:<sha256 in hex> as 'carillon keys new' prints it")
+	case seen[id] != "":
+		k.say(at, "key %s is there twice, also at %s", id, seen[id])
+	default:
+		seen[id] = at
+	}
 }
 
 // keyLine has the form that org.ParseKey reads.
@@ -244,6 +332,7 @@ func (k *checker) limits(l *Limits) {
 		{"limits.jwks_bytes", l.JWKSBytes, kib, 16 * mib},
 		{"limits.outbox_bytes", l.OutboxBytes, 4 * kib, gib},
 		{"limits.ring_bytes", l.RingBytes, mib, 1024 * gib},
+		{"limits.proxy_header_bytes", l.ProxyHeaderBytes, 256, 64 * kib},
 		{"limits.history_bytes", l.HistoryBytes, kib, gib},
 		{"limits.publish_in_flight_bytes", l.PublishInFlightBytes, kib, 1024 * gib},
 	} {
@@ -260,6 +349,9 @@ func (k *checker) limits(l *Limits) {
 		least, most int64
 	}{
 		{"limits.batch_events", l.BatchEvents, 1, 10_000},
+		{"limits.handshakes", l.Handshakes, 1, 1_000_000},
+		{"limits.requests_in_flight", l.RequestsInFlight, 1, 1_000_000},
+		{"limits.memory_percent", l.MemoryPercent, 0, 100},
 		{"limits.subscriptions_per_connection", l.SubscriptionsPerConnection, 1, 1_000_000},
 		{"limits.wildcard_shapes_per_org", l.WildcardShapesPerOrg, 1, 1_000_000},
 		{"limits.publishes_in_flight_per_connection", l.PublishesInFlightPerConnection, 1, 65_536},
@@ -283,6 +375,8 @@ func (k *checker) limits(l *Limits) {
 	k.notNegative("limits.publish_bytes_per_second", int64(l.PublishBytesPerSecond))
 	k.notNegative("limits.connections", int64(l.Connections))
 	k.notNegative("limits.connections_per_node", int64(l.ConnectionsPerNode))
+	k.notNegative("limits.connections_per_address", int64(l.ConnectionsPerAddress))
+	k.notNegative("limits.connections_per_user", int64(l.ConnectionsPerUser))
 }
 
 func (k *checker) timing(c *Config) {
@@ -294,6 +388,8 @@ func (k *checker) timing(c *Config) {
 	if c.JWKS.MaxStale < c.JWKS.Refresh {
 		k.say("jwks.max_stale", "is %s, less than jwks.refresh (%s): keys would end before they are fetched again", c.JWKS.MaxStale, c.JWKS.Refresh)
 	}
+	k.atLeast("connection.handshake_timeout", c.Connection.HandshakeTimeout, second/10)
+	k.atLeast("connection.header_timeout", c.Connection.HeaderTimeout, second/10)
 	k.atLeast("connection.max_idle", c.Connection.MaxIdle, second)
 	k.atLeast("connection.dead_after", c.Connection.DeadAfter, second)
 	if c.Connection.DeadAfter <= c.Connection.MaxIdle {

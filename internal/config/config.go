@@ -8,6 +8,8 @@
 // [Example] is the reference of every setting.
 package config
 
+import "slices"
+
 // Config is every setting of a node. Default has the values that hold where a
 // file says nothing.
 //
@@ -16,6 +18,8 @@ package config
 // CARILLON_LIMITS_EVENT_BYTES. The environment wins over the file.
 type Config struct {
 	Listen     string     `yaml:"listen"` // the public port
+	TLS        TLS        `yaml:"tls"`    // of the public port
+	Proxy      Proxy      `yaml:"proxy"`
 	Ops        Ops        `yaml:"ops"`
 	Data       string     `yaml:"data"` // the directory of the log
 	Engine     Engine     `yaml:"engine"`
@@ -37,17 +41,65 @@ type Config struct {
 
 // Ops is the operations port: health, metrics, profiles, the live page.
 type Ops struct {
-	Listen string   `yaml:"listen"`
-	Hosts  []string `yaml:"hosts"` // Host names it answers to, beside loopback
+	Listen  string   `yaml:"listen"`
+	Hosts   []string `yaml:"hosts"`    // Host names it answers to, beside loopback
+	Keys    []string `yaml:"keys"`     // hash lines of 'carillon keys new --ops'
+	KeyFile string   `yaml:"key_file"` // more of them, one on each line; "": none
+
+	loaded []string // from the file
+}
+
+// OperatorKeys are the lines of the operator's keys, wherever they stood.
+func (o *Ops) OperatorKeys() []string { return slices.Concat(o.Keys, o.loaded) }
+
+// TLS is where the public port's certificate comes from: two files, or an
+// authority, or nowhere: then the port speaks in the clear.
+type TLS struct {
+	Cert string `yaml:"cert"` // a file of PEM
+	Key  string `yaml:"key"`  // a file of PEM
+	ACME ACME   `yaml:"acme"`
+}
+
+// On reports whether the public port speaks TLS.
+func (t *TLS) On() bool { return t.Cert != "" || len(t.ACME.Hosts) > 0 }
+
+// ACME is how certificates are fetched from an authority. Without hosts none are.
+type ACME struct {
+	Hosts     []string `yaml:"hosts"`
+	Email     string   `yaml:"email"`
+	Cache     string   `yaml:"cache"`     // a directory
+	Directory string   `yaml:"directory"` // the authority's URL; "": Let's Encrypt's
+	CA        string   `yaml:"ca"`        // a file of PEM that vouches for the URL; "": the system's
+}
+
+// Proxy is who stands in front of the public port and is believed about a
+// client's address.
+type Proxy struct {
+	Trusted  []string `yaml:"trusted"`  // addresses, prefixes, "unix"; nobody else is believed
+	Header   string   `yaml:"header"`   // x-forwarded-for, forwarded or none
+	Protocol bool     `yaml:"protocol"` // they begin each connection with a PROXY header
 }
 
 // Engine is the log.
 type Engine struct {
-	Kind         string    `yaml:"kind"`       // jetstream or memory
+	Kind         string    `yaml:"kind"` // jetstream or memory
+	NATS         NATS      `yaml:"nats"`
 	Durability   string    `yaml:"durability"` // strict: on disk before the answer; relaxed: within a second
 	Partitions   int       `yaml:"partitions"` // fixed when the log is made
 	Retention    Retention `yaml:"retention"`
 	DedupeWindow Duration  `yaml:"dedupe_window"` // how long a publisher's own id is remembered
+}
+
+// NATS is a server or a cluster that keeps the log, with kind jetstream. Without
+// a URL the log is in the node itself.
+type NATS struct {
+	URL      string `yaml:"url"`
+	Creds    string `yaml:"creds"` // a file, as the next three
+	CA       string `yaml:"ca"`
+	Cert     string `yaml:"cert"`
+	Key      string `yaml:"key"`
+	Prefix   string `yaml:"prefix"` // of subjects, streams and buckets
+	Replicas int    `yaml:"replicas"`
 }
 
 // The kinds and durabilities of an engine.
@@ -169,9 +221,17 @@ type Limits struct {
 	JWKSWaiting int  `yaml:"jwks_waiting"`
 	CEBytes     Size `yaml:"ce_bytes"`
 
-	ConnectionsPerNode   int  `yaml:"connections_per_node"` // 0: no limit
-	PublishInFlight      int  `yaml:"publish_in_flight"`
-	PublishInFlightBytes Size `yaml:"publish_in_flight_bytes"`
+	Handshakes       int  `yaml:"handshakes"`
+	ProxyHeaderBytes Size `yaml:"proxy_header_bytes"`
+
+	RequestsInFlight int `yaml:"requests_in_flight"`
+	MemoryPercent    int `yaml:"memory_percent"` // 0: no limit
+
+	ConnectionsPerNode    int  `yaml:"connections_per_node"`    // 0: no limit
+	ConnectionsPerAddress int  `yaml:"connections_per_address"` // 0: no limit
+	ConnectionsPerUser    int  `yaml:"connections_per_user"`    // 0: no limit
+	PublishInFlight       int  `yaml:"publish_in_flight"`
+	PublishInFlightBytes  Size `yaml:"publish_in_flight_bytes"`
 
 	RingBytes         Size `yaml:"ring_bytes"`
 	FeedQueue         int  `yaml:"feed_queue"`
@@ -190,13 +250,15 @@ type Limits struct {
 
 // Connection is the timing of a client's connection.
 type Connection struct {
-	MaxIdle        Duration `yaml:"max_idle"`
-	DeadAfter      Duration `yaml:"dead_after"`
-	ConnectTimeout Duration `yaml:"connect_timeout"`
-	WriteTimeout   Duration `yaml:"write_timeout"`
-	BodyTimeout    Duration `yaml:"body_timeout"`
-	TokenExpiring  Duration `yaml:"token_expiring"`
-	TokenSpread    Duration `yaml:"token_spread"`
+	HandshakeTimeout Duration `yaml:"handshake_timeout"`
+	HeaderTimeout    Duration `yaml:"header_timeout"`
+	MaxIdle          Duration `yaml:"max_idle"`
+	DeadAfter        Duration `yaml:"dead_after"`
+	ConnectTimeout   Duration `yaml:"connect_timeout"`
+	WriteTimeout     Duration `yaml:"write_timeout"`
+	BodyTimeout      Duration `yaml:"body_timeout"`
+	TokenExpiring    Duration `yaml:"token_expiring"`
+	TokenSpread      Duration `yaml:"token_spread"`
 }
 
 // SSE is the timing of event streams.
@@ -228,10 +290,13 @@ type Log struct {
 func Default() *Config {
 	return &Config{
 		Listen: ":8080",
+		TLS:    TLS{ACME: ACME{Cache: "./carillon-acme"}},
+		Proxy:  Proxy{Header: "x-forwarded-for"},
 		Ops:    Ops{Listen: "127.0.0.1:8081"},
 		Data:   "./carillon-data",
 		Engine: Engine{
 			Kind:         KindJetStream,
+			NATS:         NATS{Prefix: "car", Replicas: 3},
 			Durability:   DurabilityStrict,
 			Partitions:   8,
 			Retention:    Retention{Age: 7 * day, EventsPerOrg: 1_000_000, Bytes: 10 * gib},
@@ -259,6 +324,11 @@ func Default() *Config {
 			JWKSWaiting: 1000,
 			CEBytes:     8 * kb,
 
+			Handshakes:       8192,
+			ProxyHeaderBytes: 4 * kib,
+			RequestsInFlight: 4096,
+			MemoryPercent:    90,
+
 			ConnectionsPerNode:   100_000,
 			PublishInFlight:      100_000,
 			PublishInFlightBytes: 256 * mib,
@@ -272,13 +342,15 @@ func Default() *Config {
 			HistoryConcurrent: 16,
 		},
 		Connection: Connection{
-			MaxIdle:        25 * second,
-			DeadAfter:      60 * second,
-			ConnectTimeout: 5 * second,
-			WriteTimeout:   10 * second,
-			BodyTimeout:    minute,
-			TokenExpiring:  60 * second,
-			TokenSpread:    60 * second,
+			HandshakeTimeout: 10 * second,
+			HeaderTimeout:    10 * second,
+			MaxIdle:          25 * second,
+			DeadAfter:        60 * second,
+			ConnectTimeout:   5 * second,
+			WriteTimeout:     10 * second,
+			BodyTimeout:      minute,
+			TokenExpiring:    60 * second,
+			TokenSpread:      60 * second,
 		},
 		JWKS:  JWKS{Refresh: 15 * minute, MinInterval: 10 * second, MaxStale: day, Timeout: 5 * second},
 		SSE:   SSE{Keepalive: 15 * second, Retry: 3 * second},

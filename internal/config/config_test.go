@@ -21,7 +21,7 @@ import (
 
 var secretEnv = []string{"CARILLON_JWT_SECRET=" + strings.Repeat("s", 32)}
 
-var opts = cmp.Options{cmpopts.IgnoreUnexported(config.Config{}, config.Issuer{}), cmpopts.EquateEmpty()}
+var opts = cmp.Options{cmpopts.IgnoreUnexported(config.Config{}, config.Issuer{}, config.Ops{}), cmpopts.EquateEmpty()}
 
 func TestDefaultsAreValid(t *testing.T) {
 	if err := config.Default().Validate(); err != nil {
@@ -226,7 +226,7 @@ func TestProblemsSayWhereAndWhatWouldBeRight(t *testing.T) {
 			name: "not YAML", file: "listen: [\n",
 			want: []string{"c.yaml:1: not readable as YAML: "},
 		},
-		{name: "not a mapping", file: "- a\n", want: []string{"c.yaml:1: is a list; it takes keys with values: listen, ops"}},
+		{name: "not a mapping", file: "- a\n", want: []string{"c.yaml:1: is a list; it takes keys with values: listen, tls"}},
 		{name: "two documents", file: "data: a\n---\ndata: b\n", want: []string{"c.yaml:2: the file has a second document"}},
 		{name: "no value", file: "listen:\n", want: []string{"c.yaml:1: listen: has no value; leave the line out for the default"}},
 		{name: "group for a value", file: "listen: {port: 1}\n", want: []string{"c.yaml:1: listen: is a group of keys; it takes one text"}},
@@ -261,6 +261,34 @@ func TestProblemsSayWhereAndWhatWouldBeRight(t *testing.T) {
 			name: "addresses", file: "listen: '8080'\nops: {listen: 'a:b', hosts: ['https://x']}\n",
 			want: []string{`c.yaml:1: listen: "8080" is not host:port, like 127.0.0.1:8080 or :8080`, `c.yaml:2: ops.listen: "a:b" has no port`, `c.yaml:2: ops.hosts[0]: "https://x" is not a host name`},
 		},
+		{
+			name: "TLS", file: "tls:\n  key: k.pem\n  acme:\n    hosts: [localhost, Events.example.com]\n    cache: ''\n    directory: http://x\n",
+			want: []string{
+				"c.yaml:1: tls.cert: is empty; it is the file of the certificate", `c.yaml:4: tls.acme.hosts[0]: "localhost" is not the full name of a host in lower case`,
+				`c.yaml:4: tls.acme.hosts[1]: "Events.example.com" is not`, "c.yaml:5: tls.acme.cache: is empty", `c.yaml:6: tls.acme.directory: "http://x" is not a URL that begins with https://`,
+			},
+		},
+		{name: "TLS without a key", file: "tls: {cert: c.pem}\n", want: []string{"c.yaml:1: tls.key: is empty; it is the file of the key"}},
+		{name: "TLS twice", file: "tls: {cert: c.pem, key: k.pem, acme: {hosts: [a.example.com]}}\n", want: []string{"c.yaml:1: tls.acme.hosts: is there beside tls.cert"}},
+		{
+			name: "proxies", file: "proxy:\n  trusted: [10.0.0.1/8, localhost]\n  header: via\n",
+			want: []string{
+				`c.yaml:2: proxy.trusted[0]: "10.0.0.1/8" is not an address like 10.1.2.3, a prefix like 10.0.0.0/8, or unix`, `c.yaml:2: proxy.trusted[1]: "localhost" is not`,
+				`c.yaml:3: proxy.header: "via" is not known; it is x-forwarded-for or forwarded or none`,
+			},
+		},
+		{name: "a PROXY header of nobody", file: "proxy: {protocol: true}\n", want: []string{"c.yaml:1: proxy.protocol: is on, but nobody is trusted"}},
+		{
+			name: "the operator's keys", file: "ops:\n  keys:\n    - ck_abc_def\n    - abc\n  key_file: /nowhere\n",
+			want: []string{"c.yaml:3: ops.keys[0]: is an API key itself", "c.yaml:4: ops.keys[1]: is not a line <id>:<sha256 in hex>", "c.yaml:5: ops.key_file: stat /nowhere: no such file"},
+		},
+		{
+			name: "before a request", file: "limits: {handshakes: 0, proxy_header_bytes: 107B}\nconnection: {handshake_timeout: 0s, header_timeout: 0s}\n",
+			want: []string{
+				"c.yaml:1: limits.proxy_header_bytes: is 107B; it is from 256B to 64KiB", "c.yaml:1: limits.handshakes: is 0; it is from 1 to 1000000",
+				"c.yaml:2: connection.handshake_timeout: is 0s; it is at least 100ms", "c.yaml:2: connection.header_timeout: is 0s",
+			},
+		},
 		{name: "same port", file: "listen: :8081\nops: {listen: ':8081'}\n", want: []string{"c.yaml:2: ops.listen: is the public port :8081 too"}},
 		{
 			name: "relations", file: "engine: {retention: {age: 2m}}\nconnection: {max_idle: 2m}\npoll: {wait_default: 31s}\ndrain: {window: 1m}\nlimits: {event_bytes: 1MB, request_bytes: 500KB}\n",
@@ -269,6 +297,18 @@ func TestProblemsSayWhereAndWhatWouldBeRight(t *testing.T) {
 				"c.yaml:3: poll.wait_default: is 31s, more than poll.wait_max (30s)", "c.yaml:4: drain.window: is 1m, longer than drain.deadline (30s)", "c.yaml:5: limits.event_bytes: is 1MB, more than a whole request may have (limits.request_bytes, 500KB)",
 			},
 		},
+		{
+			name: "nats", file: "engine:\n  kind: memory\n  nats:\n    url: 'nats://a:1, http://b'\n    cert: x\n    prefix: A\n    replicas: 2\n",
+			want: []string{
+				"c.yaml:4: engine.nats.url: is for kind jetstream; this is memory", "c.yaml:4: engine.nats.url: has a part that is not nats://host:port",
+				"c.yaml:5: engine.nats.cert: and engine.nats.key come together", `c.yaml:6: engine.nats.prefix: "A" is not 1–32 of a–z`, "c.yaml:7: engine.nats.replicas: is 2; it is 1, 3 or 5",
+			},
+		},
+		{
+			name: "nats user", file: "engine: {nats: {url: 'nats://u:p@a:1'}}\n",
+			want: []string{"c.yaml:1: engine.nats.url: has a user or a password in it; name a file"},
+		},
+		{name: "nats without url", file: "engine: {nats: {creds: x}}\n", want: []string{"c.yaml:1: engine.nats.creds: is for an external server; set engine.nats.url to it"}},
 		{
 			name: "bytes of an org", file: "engine: {retention: {bytes_per_org: 1KB}}\norgs: [{id: a, retention: {bytes: 2KB}}]\n",
 			want: []string{
@@ -498,5 +538,27 @@ func TestAliases(t *testing.T) {
 	}
 	if last := e.Problems[100].Message; !strings.HasSuffix(last, " problems more") {
 		t.Errorf("the last line is %q", last)
+	}
+}
+
+func TestOperatorKeysMayStandInAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys")
+	line := func(id string) string { return id + ":" + strings.Repeat("0", 64) }
+	if err := os.WriteFile(file, []byte(line("b")+"\n"+line("c")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := "ops:\n  key_file: " + file + "\n  keys: [\"" + line("a") + "\"]\n"
+	c, err := config.Parse("c.yaml", []byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{line("a"), line("b"), line("c")}, c.Ops.OperatorKeys()); d != "" {
+		t.Error(d)
+	}
+	if err := os.WriteFile(file, []byte(line("a")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = config.Parse("c.yaml", []byte(text), nil); err == nil || !strings.Contains(err.Error(), "ops.key_file: key a is there twice, also at ops.keys[0]") {
+		t.Errorf("got %v", err)
 	}
 }

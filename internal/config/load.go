@@ -95,6 +95,7 @@ func Parse(name string, text []byte, env []string) (*Config, error) {
 	}
 	problems = append(problems, c.readSecrets(vars)...)
 	problems = append(problems, c.readPublicKeys()...)
+	problems = append(problems, c.readOperatorKeys()...)
 	for _, p := range c.check() {
 		if !broken[p.Path] { // one message for each setting is enough
 			problems = append(problems, p)
@@ -141,6 +142,19 @@ func (c *Config) readSecrets(vars map[string]string) (problems []Problem) {
 		}
 	}
 	return problems
+}
+
+// readOperatorKeys fetches the operator's keys that stand in a file.
+func (c *Config) readOperatorKeys() []Problem {
+	if c.Ops.KeyFile == "" {
+		return nil
+	}
+	text, err := readSecretFile(c.Ops.KeyFile)
+	if err != nil {
+		return []Problem{c.problem("ops.key_file", "%v", err)}
+	}
+	c.Ops.loaded = strings.Fields(string(text))
+	return nil
 }
 
 func (c *Config) addSecret(iss *Issuer, path string, v []byte) []Problem {

@@ -39,6 +39,10 @@ type Config struct {
 	InFlight      int   // events of the node that wait for the log at the same time
 	InFlightBytes int64 // and their bytes
 
+	// Full returns why nothing is taken now; nil, or a nil function: it is. It
+	// must not block.
+	Full func() error
+
 	Now func() time.Time // time.Now
 }
 
@@ -112,6 +116,11 @@ func (g *Gate) Submit(p *carillon.Principal, drafts []carillon.Draft, done func(
 
 // submit calls done only if it returns nil.
 func (g *Gate) submit(p *carillon.Principal, drafts []carillon.Draft, done func([]carillon.Receipt, error)) *carillon.Error {
+	if g.cfg.Full != nil {
+		if err := g.cfg.Full(); err != nil {
+			return carillon.AsError(err)
+		}
+	}
 	now := g.cfg.Now()
 	o, err := g.organization(p)
 	if err != nil {

@@ -225,7 +225,11 @@ func (s *scans) pass(ctx context.Context, realm *Realm, board []passenger) (left
 		}
 		return 0
 	})
-	if first.pos.Seq != 0 {
+	c, err := s.read(ctx, realm, first.seq)
+	if err != nil {
+		return board, err
+	}
+	if first.pos.Seq != 0 { // asked after the reading: what went before or meanwhile is noticed
 		out, err := realm.log.Resume(ctx, first.pos)
 		if err != nil {
 			return board, err
@@ -251,10 +255,6 @@ func (s *scans) pass(ctx context.Context, realm *Realm, board []passenger) (left
 			return left, nil
 		case engine.OK:
 		}
-	}
-	c, err := s.read(ctx, realm, first.seq)
-	if err != nil {
-		return board, err
 	}
 	if c.lost {
 		from := carillon.Position{Partition: uint16(realm.part.id), Seq: c.seen}

@@ -18,8 +18,8 @@ import (
 // ACMEConfig says for whom certificates are fetched, and where.
 type ACMEConfig struct {
 	Hosts     []string // names, exactly; nobody else gets a certificate. Required
-	Cache     string   // a directory for keys and certificates. Required
 	Email     string   // where the authority writes to; none
+	Cache     string   // a directory for keys and certificates. Required
 	Directory string   // the authority's URL; Let's Encrypt's
 	CA        string   // a file of PEM: who vouches for that URL; the system's
 }

@@ -2,8 +2,10 @@ package listen
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 )
 
@@ -28,8 +30,12 @@ const (
 // RemoteAddr is the client's.
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
-// NetConn is the connection to the peer, below what was read first.
+// NetConn is the connection to the peer.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
+
+// Bare is the same, for whoever takes the connection over and no longer asks who
+// the client is: on the two the same bytes come and go.
+func (c *Conn) Bare() net.Conn { return c.Conn }
 
 // CloseWrite ends our direction.
 func (c *Conn) CloseWrite() error {
@@ -43,7 +49,10 @@ func (c *Conn) CloseWrite() error {
 // Read is net.Conn's.
 func (c *Conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if err != nil && late(err) {
+	if n > 0 {
+		c.stage.CompareAndSwap(between, header)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.late.Store(true)
 	}
 	return n, err
@@ -76,8 +85,6 @@ func (h *Headers) State(conn net.Conn, state http.ConnState) {
 	c := below(conn)
 	switch {
 	case c == nil:
-	case state == http.StateActive:
-		c.stage.Store(header)
 	case state == http.StateIdle:
 		c.late.Store(false)
 		c.stage.Store(between)

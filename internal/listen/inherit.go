@@ -2,6 +2,7 @@ package listen
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -21,23 +22,21 @@ const (
 	maxFDs  = 64 // more are no ports of this program
 )
 
-// Inherited are ports that a service manager has opened, by name.
-type Inherited struct {
-	ports map[string]net.Listener
-	names []string // in the order they came
-}
+// Inherited are ports that a service manager has opened, by name, until somebody
+// takes them. Nil is none.
+type Inherited map[string]net.Listener
 
 // Inherit takes over the ports that were passed to this process (socket
 // activation), and takes their variables out of the environment, so that no child
 // takes them for its own. There may be none.
-func Inherit(env Env) (*Inherited, error) {
+func Inherit(env Env) (Inherited, error) {
 	pid, count, names := env.Get(listenPID), env.Get(listenFDs), env.Get(listenNames)
 	for _, s := range []string{listenPID, listenFDs, listenNames} {
 		if err := env.Unset(s); err != nil {
 			return nil, err
 		}
 	}
-	in := &Inherited{ports: map[string]net.Listener{}}
+	in := Inherited{}
 	if count == "" || pid != strconv.Itoa(env.PID) {
 		return in, nil // they are for another process
 	}
@@ -59,44 +58,35 @@ func Inherit(env Env) (*Inherited, error) {
 	return in, nil
 }
 
-func (in *Inherited) take(fd int, name string) error {
+func (in Inherited) take(fd int, name string) error {
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close() // the listener has its own copy, closed in children
 	l, err := net.FileListener(f)
 	if err != nil {
 		return fmt.Errorf("listen: the inherited socket %s is not a stream that listens: %w", name, err)
 	}
-	if in.ports[name] != nil {
+	if in[name] != nil {
 		_ = l.Close() // it is refused
 		return fmt.Errorf("listen: two inherited sockets are named %s; one is served", name)
 	}
-	in.ports[name] = l
-	in.names = append(in.names, name)
+	in[name] = l
 	return nil
 }
 
-// Names are those of the ports that nobody has taken yet.
-func (in *Inherited) Names() []string {
-	if in == nil {
-		return nil
-	}
-	return slices.Clone(in.names)
-}
+// Names are those of the ports that nobody has taken yet, in alphabetical order.
+func (in Inherited) Names() []string { return slices.Sorted(maps.Keys(in)) }
 
 // Take gives a port to whoever serves it, or nil if there is none of that name.
-func (in *Inherited) Take(name string) net.Listener {
-	if in == nil || in.ports[name] == nil {
-		return nil
-	}
-	l := in.ports[name]
-	delete(in.ports, name)
-	in.names = slices.DeleteFunc(in.names, func(s string) bool { return s == name })
+func (in Inherited) Take(name string) net.Listener {
+	l := in[name]
+	delete(in, name)
 	return l
 }
 
 // Close closes those that nobody has taken.
-func (in *Inherited) Close() {
-	for _, name := range in.Names() {
-		_ = in.Take(name).Close() // nobody has used it
+func (in Inherited) Close() {
+	for _, l := range in {
+		_ = l.Close() // nobody has used it
 	}
+	clear(in)
 }

@@ -69,22 +69,23 @@ func TestAChildTakesItsPortsOver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	must(t, err)
+	defer l.Close()
 	local, err := l.File()
 	must(t, err)
 	defer local.Close()
-	defer l.Close()
 
 	cmd := run(t, []*os.File{tcp, local}, "LISTEN_PID=mine", "LISTEN_FDS=2", "LISTEN_FDNAMES=public:ops")
 	out := new(strings.Builder)
 	cmd.Stdout = out
 	must(t, cmd.Start())
-	for a, want := range map[net.Addr]string{addr: "hello from public", l.Addr(): "hello from ops"} {
-		if b, err := io.ReadAll(call(t, a, "")); string(b) != want {
-			t.Errorf("%v: %q, %v", a, b, err)
+	public, ops := call(t, addr, ""), call(t, l.Addr(), "")
+	for conn, want := range map[net.Conn]string{public: "hello from public", ops: "hello from ops"} {
+		if b, err := io.ReadAll(conn); string(b) != want {
+			t.Errorf("%v: %q, %v", conn.RemoteAddr(), b, err)
 		}
 	}
 	must(t, cmd.Wait())
-	if got, want := out.String(), "port public tcp\nport ops unix\nleft [] false\n"; got != want {
+	if got, want := out.String(), "port ops unix\nport public tcp\nleft [] false\n"; got != want {
 		t.Errorf("the child says %q, want %q", got, want)
 	}
 }

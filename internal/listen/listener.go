@@ -30,6 +30,7 @@ type Config struct {
 	Timeout    time.Duration // for both together; DefaultTimeout
 	Handshakes int           // at the same time; DefaultHandshakes
 
+	Counts *Counts      // where they are counted; its own
 	Logger *slog.Logger // none
 }
 
@@ -40,11 +41,12 @@ const (
 	DefaultHandshakes  = 8192
 )
 
-// Stats are what a Listener has counted.
-type Stats struct {
-	Late    uint64 // connections closed because Timeout had passed
-	Refused uint64 // closed because there were Handshakes already
-	Failed  uint64 // closed because of what they said
+// Counts are the connections that a Listener has closed. The zero value works.
+type Counts struct {
+	Late    atomic.Uint64 // Timeout had passed
+	Refused atomic.Uint64 // there were Handshakes already
+	Large   atomic.Uint64 // the PROXY header was larger than HeaderBytes
+	Failed  atomic.Uint64 // because of anything else they said
 }
 
 // Listener gives out connections whose peer is known and, where there is TLS, has
@@ -61,8 +63,6 @@ type Listener struct {
 	closed  chan struct{}
 	running sync.WaitGroup
 	close   func() error
-
-	late, refused, failed atomic.Uint64
 
 	mu      sync.Mutex // guards what follows
 	pending map[net.Conn]struct{}
@@ -86,6 +86,9 @@ func New(ctx context.Context, l net.Listener, cfg Config) *Listener {
 	}
 	if cfg.Handshakes <= 0 {
 		cfg.Handshakes = DefaultHandshakes
+	}
+	if cfg.Counts == nil {
+		cfg.Counts = new(Counts)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -135,11 +138,6 @@ func (l *Listener) end() error {
 	return err
 }
 
-// Stats may be called from any goroutine.
-func (l *Listener) Stats() Stats {
-	return Stats{Late: l.late.Load(), Refused: l.refused.Load(), Failed: l.failed.Load()}
-}
-
 // run accepts until the port is closed.
 func (l *Listener) run(ctx context.Context) {
 	for {
@@ -165,7 +163,7 @@ func (l *Listener) begin(conn net.Conn) bool {
 		return false
 	}
 	if len(l.pending) >= l.cfg.Handshakes {
-		l.refused.Add(1)
+		l.cfg.Counts.Refused.Add(1)
 		return false
 	}
 	l.pending[conn] = struct{}{}
@@ -197,11 +195,15 @@ func (l *Listener) arrive(ctx context.Context, raw net.Conn) {
 	case err == nil && open && l.deliver(arrival{conn: conn}):
 		return
 	case err == nil, !open, errors.Is(err, errChallenge):
-	case late(err):
-		l.late.Add(1)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		l.cfg.Counts.Late.Add(1)
 		l.cfg.Logger.Debug("listen: a connection took too long to begin", "peer", raw.RemoteAddr(), "timeout", l.cfg.Timeout)
 	default:
-		l.failed.Add(1)
+		failed := &l.cfg.Counts.Failed
+		if errors.Is(err, errLarge) {
+			failed = &l.cfg.Counts.Large
+		}
+		failed.Add(1)
 		l.cfg.Logger.Debug("listen: a connection did not begin as it should", "peer", raw.RemoteAddr(), "err", err)
 	}
 	_ = raw.Close() // it is given up
@@ -212,8 +214,7 @@ func (l *Listener) arrive(ctx context.Context, raw net.Conn) {
 var errChallenge = errors.New("listen: a challenge of ACME, which is answered")
 
 func (l *Listener) handshake(ctx context.Context, raw net.Conn) (net.Conn, error) {
-	deadline := time.Now().Add(l.cfg.Timeout)
-	if err := raw.SetDeadline(deadline); err != nil {
+	if err := raw.SetDeadline(time.Now().Add(l.cfg.Timeout)); err != nil {
 		return nil, err
 	}
 	conn := &Conn{Conn: raw, remote: raw.RemoteAddr()}
@@ -228,8 +229,6 @@ func (l *Listener) handshake(ctx context.Context, raw net.Conn) (net.Conn, error
 	}
 	var whole net.Conn = conn
 	if l.cfg.TLS != nil {
-		ctx, cancel := context.WithDeadline(ctx, deadline)
-		defer cancel()
 		secure := tls.Server(conn, l.cfg.TLS)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			return nil, err
@@ -249,8 +248,4 @@ func peer(conn net.Conn) netip.Addr {
 		return netip.Addr{}
 	}
 	return tcp.AddrPort().Addr()
-}
-
-func late(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -27,8 +27,11 @@ const (
 	bytesOfTCP6 = 16 + 16 + 2 + 2
 )
 
-// errNoProxy says that somebody who should have sent a header did not.
-var errNoProxy = errors.New("listen: the connection does not begin with a PROXY header")
+// What a header may be beside malformed.
+var (
+	errNoProxy = errors.New("listen: the connection does not begin with a PROXY header")
+	errLarge   = errors.New("listen: the PROXY header is too large")
+)
 
 // readProxy reads one header and not a byte more. The client is not valid where
 // the proxy does not name one: then the connection is the proxy's own.
@@ -54,7 +57,7 @@ func readBinary(r io.Reader, limit int) (client netip.AddrPort, err error) {
 	}
 	command, family, n := head[0], head[1], int(binary.BigEndian.Uint16(head[2:]))
 	if total := len(signature) + len(head) + n; total > limit {
-		return client, fmt.Errorf("listen: a PROXY header of %d bytes is larger than %d", total, limit)
+		return client, fmt.Errorf("%w: %d bytes, more than %d", errLarge, total, limit)
 	}
 	rest := make([]byte, n)
 	if _, err := io.ReadFull(r, rest); err != nil {
@@ -91,7 +94,7 @@ func readText(r io.Reader, start []byte) (client netip.AddrPort, err error) {
 	line := append(make([]byte, 0, maxText), start...)
 	for !bytes.HasSuffix(line, []byte("\r\n")) {
 		if len(line) == maxText {
-			return client, fmt.Errorf("listen: a PROXY line longer than %d bytes", maxText)
+			return client, fmt.Errorf("%w: a line of more than %d bytes", errLarge, maxText)
 		}
 		n := len(line)
 		if _, err := io.ReadFull(r, line[n:n+1]); err != nil {

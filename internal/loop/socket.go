@@ -43,6 +43,9 @@ type Socket struct {
 
 // Init sets k up for conn, which is its own from then on.
 func (s *Sockets) Init(k *Socket, conn net.Conn, owner Owner) {
+	if c, ok := conn.(interface{ Bare() net.Conn }); ok {
+		conn = c.Bare() // around it is nothing that is needed here
+	}
 	k.conn, k.all, k.ended = conn, s, make(chan struct{})
 	k.Port.Init(owner, k, nil)
 	if tcp, ok := netConn(conn).(*net.TCPConn); ok {
@@ -54,11 +57,15 @@ func (s *Sockets) Init(k *Socket, conn net.Conn, owner Owner) {
 	}
 }
 
+// netConn is the connection below what is around it, such as TLS.
 func netConn(conn net.Conn) net.Conn {
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
-		return t.NetConn()
+	for {
+		around, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = around.NetConn()
 	}
-	return conn
 }
 
 // Go runs read on a new goroutine. When it returns the connection is drained, as

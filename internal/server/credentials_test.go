@@ -404,6 +404,76 @@ func TestWhereACredentialCountsAtEachDoor(t *testing.T) {
 	}
 }
 
+// The next start is another node as far as tickets are concerned: it has the key
+// and the store, and no memory.
+func TestATicketIsGoodOnceOnWhicheverNode(t *testing.T) {
+	cfg, c := settings(t.TempDir()), client(t)
+	poll := func(s *server.Server, ticket string) int {
+		t.Helper()
+		return status(t, c, http.MethodGet, s.PublicURL()+"/v1/poll?wait=0&ticket="+ticket, "")
+	}
+	first, err := server.New(cfg, server.Options{Development: &server.Development{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	used, fresh := ticket(t, c, first), ticket(t, c, first)
+	if got := poll(first, used); got != 200 {
+		t.Errorf("the first time: %d", got)
+	}
+	if got := poll(first, used); got != 401 {
+		t.Errorf("the second time: %d", got)
+	}
+	c.CloseIdleConnections()
+	if err := first.Stop(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	second := start(t, cfg)
+	if got := poll(second, used); got != 401 {
+		t.Errorf("the third time, on the other: %d", got)
+	}
+	if got := poll(second, fresh); got != 200 {
+		t.Errorf("one of the first node's on the other: %d", got)
+	}
+}
+
+func TestATokenThatCannotBeJudgedIsToldToComeBack(t *testing.T) {
+	pub := newIssuer(1, nil)
+	cfg := settings("")
+	cfg.Issuers = append(cfg.Issuers, pub.settings())
+	pub.Close() // nobody answers
+	s, c := start(t, cfg), client(t)
+	token := signed(t, jwt.SigningMethodEdDSA, pub.key, "pub", "k0")
+	for _, d := range doors {
+		resp := response(t, c, d.method, at(s, d.path, ""), d.body, "Authorization", "Bearer "+token)
+		if strings.HasPrefix(d.path, "/v1/sse") { // a native EventSource would give up for ever
+			_, body := do(t, c, d.method, at(s, d.path, ""), d.body, "Authorization", "Bearer "+token)
+			if resp.StatusCode != 200 || !strings.Contains(body, "retry: ") || !strings.Contains(body, `"reason":"unavailable"`) {
+				t.Errorf("%s %s: %d, %s", d.method, d.path, resp.StatusCode, body)
+			}
+			continue
+		}
+		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("%s %s: %d, Retry-After %q", d.method, d.path, resp.StatusCode, resp.Header.Get("Retry-After"))
+		}
+	}
+	for _, origin := range [][]string{nil, {"Origin", s.PublicURL()}} {
+		if got := handshake(t, s, "token="+token, "", nil, origin...); got != "503" {
+			t.Errorf("a WebSocket, %v: %s", origin, got)
+		}
+	}
+	if got := handshake(t, s, "", `{"type":"connect","token":"`+token+`"}`, nil); got != "4103" {
+		t.Errorf("connect: %s", got)
+	}
+	for _, other := range doors { // those of the other issuer notice nothing
+		if got := status(t, c, other.method, at(s, other.path, ""), other.body, "Authorization", "Bearer "+signed(t, jwt.SigningMethodHS256, []byte(secret), "", "")); got < 200 || got > 202 {
+			t.Errorf("%s %s of another issuer: %d", other.method, other.path, got)
+		}
+	}
+}
+
 func TestPagesOfAllowedOriginsMayCallEveryDoor(t *testing.T) {
 	cfg := settings("")
 	cfg.Origins = []string{"https://app.example"}
@@ -481,11 +551,12 @@ func TestNoSecretIsInTheLog(t *testing.T) {
 	c := client(t)
 	good := token(t, "alice")
 	one := ticket(t, c, s)
-	secrets := []string{secret, clear, key, good, one}
-	for _, bad := range []string{good[:len(good)-2] + "AA", "not.a.token-at-all", signed(t, jwt.SigningMethodEdDSA, pub.key, "pub", "unknown-kid-0123456789"),
-		signed(t, jwt.SigningMethodEdDSA, pub.key, "pub", "k0"), signed(t, jwt.SigningMethodEdDSA, pub.key, "dead", "k0"),
-		"ck_unknown_" + strings.Repeat("hush", 10), key[:len(key)-4] + "aaaa"} {
-		secrets = append(secrets, bad)
+	secrets := []string{
+		secret, clear, key, good, one,
+		good[:len(good)-2] + "AA", "not.a.token-at-all", "ck_unknown_" + strings.Repeat("hush", 10), key[:len(key)-4] + "aaaa",
+		signed(t, jwt.SigningMethodEdDSA, pub.key, "pub", "k0"),
+		signed(t, jwt.SigningMethodEdDSA, pub.key, "pub", "unknown-kid-0123456789"),
+		signed(t, jwt.SigningMethodEdDSA, pub.key, "dead", "k0"),
 	}
 	for _, text := range secrets[2:] {
 		for _, d := range doors {
@@ -514,7 +585,10 @@ func TestNoSecretIsInTheLog(t *testing.T) {
 		}
 	}
 	for _, text := range secrets {
-		tail := text[strings.LastIndexAny(text, "._")+1:] // a signature, or a key's secret
+		tail := text[strings.LastIndex(text, ".")+1:] // a token's signature
+		if strings.HasPrefix(text, "ck_") {
+			tail = text[strings.LastIndex(text, "_")+1:] // a key's secret
+		}
 		for _, part := range []string{text, tail, tail[:min(len(tail), 16)]} {
 			if strings.Contains(log, part) {
 				t.Errorf("the log has %q", part)

@@ -31,11 +31,17 @@ type hit struct {
 
 // hits are all limits of the settings. A new one needs a line here and a counter.
 var hits = map[string]hit{
-	"tickets":      ticketsHit,
-	"jwks_bytes":   jwksBytesHit,
-	"jwks_keys":    jwksKeysHit,
-	"jwks_unknown": jwksUnknownHit,
-	"jwks_waiting": jwksWaitingHit,
+	"tickets":                 ticketsHit,
+	"jwks_bytes":              jwksBytesHit,
+	"jwks_keys":               jwksKeysHit,
+	"jwks_unknown":            jwksUnknownHit,
+	"jwks_waiting":            jwksWaitingHit,
+	"handshakes":              handshakesHit,
+	"proxy_header_bytes":      proxyHeaderHit,
+	"requests_in_flight":      requestsInFlightHit,
+	"memory_percent":          memoryHit(),
+	"connections_per_address": connectionsPerAddressHit,
+	"connections_per_user":    connectionsPerUserHit,
 	"event_bytes": {
 		set: func(c *config.Config) { c.Limits.EventBytes = 256 },
 		meet: func(t *testing.T, n *limitedNode) {
@@ -361,6 +367,9 @@ func TestEveryLimitHasACounterAndATest(t *testing.T) {
 		delete(counters, name)
 	}
 	delete(counters, "bytes_per_org") // of engine.retention; the engines' tests meet it
+	for field := range reflect.TypeFor[config.Connection]().Fields() {
+		delete(counters, field.Tag.Get("yaml")) // of connection; arrival_test.go meets them
+	}
 	for name := range counters {
 		t.Errorf("carillon_limit_hits_total has the limit %q, which is no key of limits:", name)
 	}

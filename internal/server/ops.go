@@ -13,21 +13,57 @@ import (
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/admin"
+	"github.com/carillon-rt/carillon/internal/org"
 	"github.com/carillon-rt/carillon/internal/telemetry"
 	"github.com/carillon-rt/carillon/internal/transport"
 )
 
-// checkOps refuses an operations port that strangers could reach: nothing but
-// its address protects it.
-func checkOps(addr string) error {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return fmt.Errorf("server: ops.listen: %w", err)
-	}
-	if loopback(host) {
+// checkOps refuses an operations port that strangers could reach and no key
+// protects, and one that could be reached of a node for trying things out: whoever
+// reaches that one gets a token.
+func (s *Server) checkOps(addr string) error {
+	switch {
+	case local(addr), len(s.operators) > 0 && s.opt.Development == nil:
 		return nil
+	case s.opt.Development != nil:
+		return fmt.Errorf("ops.listen: %s can be reached from other machines; for development use a loopback address such as 127.0.0.1:8081", addr)
 	}
-	return fmt.Errorf("ops.listen: %s can be reached from other machines, and the operations port has no key yet; use a loopback address such as 127.0.0.1:8081", addr)
+	return fmt.Errorf("ops.listen: %s can be reached from other machines, and there is no operator's key; put one into 'ops.keys' or use a loopback address such as 127.0.0.1:8081", addr)
+}
+
+// local reports whether only this machine reaches an address: one of loopback, or
+// a Unix socket.
+func local(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err != nil || loopback(host)
+}
+
+// operators are the keys of the operator, by id.
+type operators map[string]org.Key
+
+func newOperators(lines []string) (operators, error) {
+	keys := make(operators, len(lines))
+	for _, line := range lines {
+		k, err := org.ParseKey("", line)
+		if err != nil {
+			return nil, fmt.Errorf("server: ops.keys: %w", err)
+		}
+		keys[k.ID] = k
+	}
+	return keys, nil
+}
+
+// check takes a request that has a key.
+func (o operators) check(r *http.Request) error {
+	if h := r.Header["Authorization"]; len(h) == 1 {
+		scheme, text, _ := strings.Cut(h[0], " ")
+		id, secret, ok := org.SplitKey(text)
+		k, known := o[id]
+		if proved := k.Proves(secret); strings.EqualFold(scheme, "Bearer") && ok && known && proved {
+			return nil
+		}
+	}
+	return carillon.Errorf(carillon.CodeUnauthenticated, "the operations port needs a key of the operator here, as Authorization: Bearer; 'carillon keys new --ops' makes one")
 }
 
 func loopback(host string) bool {
@@ -40,8 +76,9 @@ func loopback(host string) bool {
 
 func (s *Server) opsServer() *http.Server {
 	return &http.Server{
-		Handler:           s.guard(s.opsHandler()),
-		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: s.cfg.Limits.HeaderBytes.N(),
+		Handler:           s.headers.Handler(s.guard(s.opsHandler())),
+		ReadHeaderTimeout: s.cfg.Connection.HeaderTimeout.D(), IdleTimeout: idleTimeout, MaxHeaderBytes: s.cfg.Limits.HeaderBytes.N(),
+		ConnContext: s.headers.Context, ConnState: s.headers.State,
 	}
 }
 
@@ -82,8 +119,8 @@ func (s *Server) manageOrgs(w http.ResponseWriter, r *http.Request) {
 }
 
 // guard answers only those who may be here: nobody by the name of another host,
-// which would be a web page that made its name point to this machine, and no page
-// of another origin.
+// which would be a web page that made its name point to this machine, no page of
+// another origin, and from other machines nobody without a key.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.checkCaller(r); err != nil {
@@ -99,7 +136,8 @@ func (s *Server) checkCaller(r *http.Request) error {
 	if h, _, err := net.SplitHostPort(r.Host); err == nil {
 		host = h
 	}
-	known := slices.ContainsFunc(s.cfg.Ops.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
+	host = strings.Trim(host, "[]")
+	known := slices.ContainsFunc(s.cfg.Ops.Hosts, func(h string) bool { return strings.EqualFold(strings.Trim(h, "[]"), host) })
 	if !known && !loopback(host) {
 		return carillon.Errorf(carillon.CodeForbidden, "the operations port does not answer to this Host; the operator can add it to 'ops.hosts'")
 	}
@@ -111,7 +149,10 @@ func (s *Server) checkCaller(r *http.Request) error {
 			return carillon.Errorf(carillon.CodeForbidden, "the operations port does not answer to pages of other origins")
 		}
 	}
-	return nil
+	if local(s.ops.Addr().String()) || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+		return nil
+	}
+	return s.operators.check(r)
 }
 
 // opsOrigins are the origins that the live page may have.

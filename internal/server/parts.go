@@ -44,12 +44,18 @@ func openEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (engi
 			OrgBytes: orgBytes, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
 		}), nil
 	}
-	log.Info("server: opening the log", "data", cfg.Data, "durability", e.Durability)
-	opened, err := jetstream.Open(ctx, jetstream.Config{
-		Dir: cfg.Data, Durability: jetstream.Durability(e.Durability), Partitions: e.Partitions,
+	c := jetstream.Config{
+		Dir: cfg.Data, Durability: jetstream.Durability(e.Durability), Partitions: e.Partitions, Prefix: e.NATS.Prefix,
 		Retention: e.Retention.Age.D(), MaxPerOrg: perOrg, OrgBytes: orgBytes, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
 		Logger: log,
-	})
+	}
+	if n := &e.NATS; n.URL != "" {
+		c.NATS = &jetstream.NATS{URL: n.URL, Creds: n.Creds, CA: n.CA, Cert: n.Cert, Key: n.Key, Replicas: n.Replicas}
+		log.Info("server: connecting to the log", "nats", n.URL)
+	} else {
+		log.Info("server: opening the log", "data", cfg.Data, "durability", e.Durability)
+	}
+	opened, err := jetstream.Open(ctx, c)
 	switch {
 	case err == nil:
 		return opened, nil
@@ -205,19 +211,20 @@ func published(iss *config.Issuer) *auth.JWKS {
 	return p
 }
 
-func newGate(cfg *config.Config, e engine.Engine, orgs *org.Directory) *gate.Gate {
+func newGate(cfg *config.Config, e engine.Engine, orgs *org.Directory, full func() error) *gate.Gate {
 	l := &cfg.Limits
 	return gate.New(gate.Config{
 		Open: e.Open, Orgs: orgs, EventBytes: l.EventBytes.N(), BatchEvents: l.BatchEvents,
 		BatchBytes: l.RequestBytes.N(), UsersPerEvent: l.UsersPerEvent,
-		InFlight: l.PublishInFlight, InFlightBytes: int64(l.PublishInFlightBytes),
+		InFlight: l.PublishInFlight, InFlightBytes: int64(l.PublishInFlightBytes), Full: full,
 	})
 }
 
-func newCore(cfg *config.Config, h *hub.Hub, ids *wire.Keyring, g *gate.Gate, v *verifier) *session.Core {
+func newCore(cfg *config.Config, h *hub.Hub, ids *wire.Keyring, g *gate.Gate, v *verifier, full func() error) *session.Core {
 	l := &cfg.Limits
 	return session.NewCore(session.Config{
-		Hub: h, IDs: ids, Publisher: g, Verifier: v, Connections: v.connections, Allowed: v.allowed, MaxConnections: l.ConnectionsPerNode,
+		Hub: h, IDs: ids, Publisher: g, Verifier: v, Connections: v.connections, Allowed: v.allowed,
+		MaxConnections: l.ConnectionsPerNode, MaxPerAddress: l.ConnectionsPerAddress, MaxPerUser: l.ConnectionsPerUser, Full: full,
 		Limits: session.Limits{
 			Subscriptions: l.SubscriptionsPerConnection, PublishesFlying: l.PublishesInFlightPerConnection,
 			OutboxBytes: l.OutboxBytes.N(), BadFrames: l.BadFramesPerMinute, BatchEvents: l.BatchEvents, PollBytes: l.HistoryBytes.N(),

@@ -15,27 +15,27 @@ import (
 	"github.com/carillon-rt/carillon/internal/transport/ws"
 )
 
-// Timing of the public port's requests.
-const (
-	headerTimeout = 10 * time.Second // for a request's header
-	idleTimeout   = 2 * time.Minute  // between two requests
-)
+// idleTimeout is the longest time between two requests.
+const idleTimeout = 2 * time.Minute
 
-// publicServer speaks HTTP/1.1 and HTTP/2 with prior knowledge, both in the
-// clear.
+// publicServer speaks HTTP/1.1 and HTTP/2: over TLS as it was agreed on there, in
+// the clear with prior knowledge.
 func (s *Server) publicServer(h http.Handler) *http.Server {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
-	p.SetUnencryptedHTTP2(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(!s.cfg.TLS.On())
 	return &http.Server{
-		Handler: h, Protocols: p,
-		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: s.cfg.Limits.HeaderBytes.N() + headerSlack,
+		Handler: s.headers.Handler(s.proxies.Handler(h)), Protocols: p,
+		ReadHeaderTimeout: s.cfg.Connection.HeaderTimeout.D(), IdleTimeout: idleTimeout, MaxHeaderBytes: s.cfg.Limits.HeaderBytes.N() + headerSlack,
+		ConnContext: s.headers.Context, ConnState: s.headers.State,
 	}
 }
 
 // publicHandler is everything of the public port.
 func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) http.Handler {
 	cfg, l := s.cfg, &s.cfg.Limits
+	s.bodies.within, s.crowd.most = cfg.Connection.BodyTimeout.D(), int64(l.RequestsInFlight)
 	write, body := cfg.Connection.WriteTimeout.D(), cfg.Connection.BodyTimeout.D()
 	s.history = hub.NewHistory(hub.HistoryConfig{
 		Open: s.engine.Open, Head: s.engine.Head, Retention: cfg.Engine.Retention.Age.D(),
@@ -44,21 +44,21 @@ func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) htt
 	// The WebSocket door looks at the Origin itself: it is no subject of CORS.
 	socket := ws.Handler(ws.Config{Core: s.core, Auth: a, Origins: origins, Sockets: &s.sockets, FrameBytes: l.FrameBytes.N(), Logger: s.log})
 	mux := http.NewServeMux()
-	mux.Handle("/v1/sse", sse.Handler(sse.Config{
+	mux.Handle("/v1/sse", s.bodies.count(sse.Handler(sse.Config{
 		Core: s.core, Auth: a, Sockets: &s.sockets, RequestBytes: l.RequestBytes.N(), BodyTimeout: body, WriteTimeout: write, Logger: s.log,
-	}))
-	mux.Handle("/v1/poll", bounded(body, poll.Handler(poll.Config{
+	})))
+	mux.Handle("/v1/poll", s.bodies.bound(poll.Handler(poll.Config{
 		Core: s.core, Auth: a, WaitMax: cfg.Poll.WaitMax.D(), WaitDefault: cfg.Poll.WaitDefault.D(),
 		Page: l.HistoryPage, RequestBytes: l.RequestBytes.N(), WriteTimeout: write, Logger: s.log,
 	})))
-	mux.Handle("/v1/frames", bounded(body, frames.Handler(frames.Config{
+	mux.Handle("/v1/frames", s.crowd.guard(s.bodies.bound(frames.Handler(frames.Config{
 		Core: s.core, Auth: a, FrameBytes: l.FrameBytes.N(), RequestBytes: l.RequestBytes.N(), WriteTimeout: write, Logger: s.log,
-	})))
+	}))))
 	s.api = api.New(api.Config{
 		Auth: a, Gate: s.gate, History: s.history, IDs: s.ids, RequestBytes: l.RequestBytes.N(), BatchEvents: l.BatchEvents,
 		CEBytes: l.CEBytes.N(), WriteTimeout: write, Logger: s.log,
 	})
-	mux.Handle("/v1/", bounded(body, s.api))
+	mux.Handle("/v1/", s.crowd.guard(s.bodies.bound(s.api)))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		transport.Problem(w, r, s.log, carillon.Errorf(carillon.CodeNotFound, "there is nothing at this path; everything is under /v1/"))
 	})
@@ -80,15 +80,4 @@ func (s *Server) origins() []string {
 		all = append(all, s.opsOrigins()...)
 	}
 	return all
-}
-
-// bounded gives a request's body a time to arrive in. It is not for handlers
-// that take the connection over.
-func bounded(within time.Duration, h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(within)) // not every writer can
-		}
-		h.ServeHTTP(w, r)
-	})
 }

@@ -13,8 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"github.com/carillon-rt/carillon/internal/engine"
 	"github.com/carillon-rt/carillon/internal/gate"
 	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/listen"
 	"github.com/carillon-rt/carillon/internal/loop"
 	"github.com/carillon-rt/carillon/internal/session"
 	"github.com/carillon-rt/carillon/internal/wire"
@@ -33,6 +33,14 @@ import (
 type Options struct {
 	Logger  *slog.Logger // none
 	Version string       // shown to the operator
+
+	// Manager, if not nil, is told when the node is ready, reloads and stops, and
+	// as long as it is alive.
+	Manager *listen.Manager
+
+	// Inherited are ports that are there already, instead of those of the settings:
+	// the one named "ops", and another one, which is public.
+	Inherited listen.Inherited
 
 	// Development, if not nil, makes the node one for trying things out.
 	Development *Development
@@ -48,16 +56,24 @@ type Development struct {
 
 // Server is one node. Make one with New, Start it once and Stop it; or Run it.
 type Server struct {
-	cfg    *config.Config
-	opt    Options
-	log    *slog.Logger
-	health health
-	routes routeCounts
-	header headerLimit
+	cfg       *config.Config
+	opt       Options
+	log       *slog.Logger
+	proxies   *listen.Proxies
+	operators operators
+	health    health
+	routes    routeCounts
+	header    headerLimit
+	crowd     crowd
+	bodies    patience
+	memory    memoryGuard
+	headers   listen.Headers
+	arrivals  listen.Counts
 
 	// Set by Start, in this order.
 	started time.Time
 	ops     *listener
+	certs   certificates
 	engine  engine.Engine
 	ids     *wire.Keyring
 	hub     *hub.Hub
@@ -68,6 +84,7 @@ type Server struct {
 	api     *api.API
 	sockets loop.Sockets
 	public  *listener
+	alive   watchdog
 
 	stopKeys context.CancelFunc // ends the refresher of the issuers' keys
 	keys     sync.WaitGroup     // and waits for it
@@ -87,13 +104,24 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	if opt.Version == "" {
 		opt.Version = "unknown"
 	}
-	if err := checkOps(cfg.Ops.Listen); err != nil {
+	s := &Server{cfg: cfg, opt: opt, log: opt.Logger, failed: make(chan error, 2)}
+	var err error
+	if s.operators, err = newOperators(cfg.Ops.OperatorKeys()); err != nil {
 		return nil, err
+	}
+	if err := s.checkOps(cfg.Ops.Listen); err != nil {
+		return nil, err
+	}
+	if err := checkInherited(opt.Inherited.Names()); err != nil {
+		return nil, err
+	}
+	if s.proxies, err = listen.NewProxies(cfg.Proxy.Trusted, cfg.Proxy.Header); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
 	}
 	if _, err := newAuth(cfg, opt.Development != nil, auth.Config{}); err != nil {
 		return nil, err
 	}
-	return &Server{cfg: cfg, opt: opt, log: opt.Logger, failed: make(chan error, 2)}, nil
+	return s, nil
 }
 
 // Run runs a node until ctx ends or it fails, and stops it. onReady, if not nil,
@@ -102,6 +130,7 @@ func (s *Server) Run(ctx context.Context, onReady func() error) error {
 	if err := s.Start(ctx); err != nil {
 		return err
 	}
+	s.told(s.opt.Manager.Ready("serving on " + s.PublicURL()))
 	var err error
 	if onReady != nil {
 		err = onReady()
@@ -113,6 +142,21 @@ func (s *Server) Run(ctx context.Context, onReady func() error) error {
 		}
 	}
 	return errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
+}
+
+// Reload reads the certificate's files again. The rest of the settings is as it
+// was at the start.
+func (s *Server) Reload() {
+	s.told(s.opt.Manager.Reloading())
+	s.certs.reload()
+	s.told(s.opt.Manager.Ready("serving on " + s.PublicURL()))
+}
+
+// told notes that the service manager did not hear something.
+func (s *Server) told(err error) {
+	if err != nil {
+		s.log.Warn("server: the service manager was not told", "err", err)
+	}
 }
 
 // Start returns when the node takes clients. If it cannot, or ctx ends first, it
@@ -129,12 +173,12 @@ func (s *Server) Start(ctx context.Context) error {
 
 func (s *Server) start(ctx context.Context) (err error) {
 	// The operations port comes first: it says that the node is starting.
-	s.ops, err = listen(ctx, s.cfg.Ops.Listen, "ops.listen", s.fail)
-	if err != nil {
+	if err := s.openOps(ctx); err != nil {
 		return err
 	}
-	s.ops.serve(s.opsServer(), s.log)
-
+	if err := s.certs.open(ctx, &s.cfg.TLS, s.log); err != nil {
+		return err
+	}
 	if s.engine, err = openEngine(ctx, s.cfg, s.log); err != nil {
 		return err
 	}
@@ -161,8 +205,9 @@ func (s *Server) start(ctx context.Context) (err error) {
 		return err
 	}
 	s.refreshKeys(ctx, verifier.Authenticator)
-	s.gate = newGate(s.cfg, s.engine, verifier.orgs)
-	s.core = newCore(s.cfg, s.hub, s.ids, s.gate, verifier)
+	s.memory.limit(memoryAvailable(os.DirFS("/")), s.cfg.Limits.MemoryPercent, memoryUsed)
+	s.gate = newGate(s.cfg, s.engine, verifier.orgs, s.memory.full)
+	s.core = newCore(s.cfg, s.hub, s.ids, s.gate, verifier, s.memory.full)
 	if err := s.followOrgs(ctx, verifier.orgs); err != nil {
 		return err
 	}
@@ -174,12 +219,11 @@ func (s *Server) start(ctx context.Context) (err error) {
 		orgs: api.NewManagement(s.orgs.api),
 	})
 
-	s.public, err = listen(ctx, s.cfg.Listen, "listen", s.fail)
-	if err != nil {
+	if err := s.openPublic(ctx, handler); err != nil {
 		return err
 	}
-	s.public.serve(s.publicServer(handler), s.log)
 	s.health.open(s.PublicURL())
+	s.alive.start(ctx, s.opt.Manager, s.hub, s.log)
 	s.log.Info("server: ready", "public", s.public.addr(), "ops", s.ops.addr(),
 		"durability", s.engine.Caps().Describe, "took_ms", time.Since(s.started).Milliseconds())
 	return nil
@@ -223,6 +267,7 @@ func (s *Server) stopAll(ctx context.Context) error {
 	defer cancel()
 	var errs []error
 	s.health.drain()
+	s.told(s.opt.Manager.Stopping("draining"))
 	if s.core != nil {
 		s.log.Info("server: draining", "connections", s.core.Count(), "window", s.cfg.Drain.Window.D())
 		if s.public != nil {
@@ -232,9 +277,11 @@ func (s *Server) stopAll(ctx context.Context) error {
 			s.log.Warn("server: clients are cut at the deadline", "connections", s.core.Count())
 		}
 	}
+	s.certs.stop() // nobody waits for a certificate any more
 	if s.public != nil {
 		s.public.stop(clients)
 	}
+	s.opt.Inherited.Close()
 	if err := s.sockets.Close(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("server: connections did not end: %w", err))
 	}
@@ -254,6 +301,7 @@ func (s *Server) stopAll(ctx context.Context) error {
 		cancel()
 	}
 	s.orgs.stop()
+	s.alive.stop()
 	if s.hub != nil {
 		s.hub.Stop()
 	}
@@ -266,106 +314,10 @@ func (s *Server) stopAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// PublicURL is where clients find the node, as seen from this machine, or ""
-// before it listens.
-func (s *Server) PublicURL() string {
-	if s.public == nil {
-		return ""
-	}
-	return "http://" + s.public.addr()
-}
-
-// OpsURL is where the operator finds it, or "" before it listens.
-func (s *Server) OpsURL() string {
-	if s.ops == nil {
-		return ""
-	}
-	return "http://" + s.ops.addr()
-}
-
 // Durability says what an accepted event survives, once the log is open.
 func (s *Server) Durability() string {
 	if s.engine == nil {
 		return ""
 	}
 	return s.engine.Caps().Describe
-}
-
-// listener is a port and the server behind it.
-type listener struct {
-	net.Listener
-	setting string // that named the address
-	failed  func(error)
-	server  *http.Server
-	done    chan struct{} // closed when the server has ended
-}
-
-func listen(ctx context.Context, addr, setting string, failed func(error)) (*listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, &ListenError{Setting: setting, Addr: addr, Err: err}
-	}
-	return &listener{Listener: l, setting: setting, failed: failed}, nil
-}
-
-// ListenError says which port could not be opened, and by which setting it was
-// chosen.
-type ListenError struct {
-	Setting, Addr string
-	Err           error
-}
-
-func (e *ListenError) Error() string {
-	return fmt.Sprintf("%s: cannot listen on %s: %v", e.Setting, e.Addr, innermost(e.Err))
-}
-
-func (e *ListenError) Unwrap() error { return e.Err }
-
-// innermost is the reason without the layers that repeat the address.
-func innermost(err error) error {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
-	}
-}
-
-// serve runs the server on a goroutine that stop waits for.
-func (l *listener) serve(srv *http.Server, log *slog.Logger) {
-	l.server, l.done = srv, make(chan struct{})
-	srv.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // what clients do wrong is not the operator's concern
-	go func() {
-		defer close(l.done)
-		if err := srv.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
-			l.failed(fmt.Errorf("server: %s: %w", l.setting, err))
-		}
-	}()
-}
-
-// stop waits for the requests in hand until ctx ends, and cuts the rest.
-func (l *listener) stop(ctx context.Context) {
-	if l.server == nil {
-		_ = l.Close() // nobody was served yet
-		return
-	}
-	if l.server.Shutdown(ctx) != nil {
-		_ = l.server.Close() // whatever is left
-	}
-	<-l.done
-}
-
-// addr is the address as one on this machine can use it.
-func (l *listener) addr() string {
-	a, ok := l.Addr().(*net.TCPAddr)
-	if !ok {
-		return l.Addr().String()
-	}
-	host := a.IP.String()
-	if a.IP.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, fmt.Sprint(a.Port))
 }

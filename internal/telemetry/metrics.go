@@ -92,6 +92,17 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	e.counter("carillon_engine_read_entries_total", "Events read from the log.", s.ReadEntries)
 	e.summary("carillon_engine_ack_seconds", "From an append until it is acknowledged.", s.AckCount, s.AckTotal)
 
+	e.counter("carillon_credentials_refused_total", "Tokens, keys and tickets that were refused.", s.Refused)
+	for _, k := range s.TokenKeys {
+		e.counter("carillon_token_key_used_total", "Tokens verified with a key of an issuer, by its place among the secrets or its thumbprint.", k.Used, "issuer", k.Issuer, "key", k.Key)
+	}
+	for _, k := range s.KeySets {
+		e.gauge("carillon_jwks_keys", "Keys that an issuer publishes, now.", float64(k.Keys), "issuer", k.Issuer)
+		e.gauge("carillon_jwks_age_seconds", "Time since they were last fetched.", k.Age.Seconds(), "issuer", k.Issuer)
+		e.counter("carillon_jwks_fetches_total", "Times they were fetched.", k.Fetches-min(k.Failures, k.Fetches), "issuer", k.Issuer, "result", "ok")
+		e.counter("carillon_jwks_fetches_total", "Times they were fetched.", k.Failures, "issuer", k.Issuer, "result", "failed")
+	}
+
 	for _, r := range s.Requests {
 		e.counter("carillon_http_requests_total", "Requests answered, by route and status.", r.Count, "route", r.Route, "code", strconv.Itoa(r.Status))
 	}

@@ -52,11 +52,30 @@ type Sample struct {
 	AckCount                uint64
 	AckTotal                time.Duration
 
+	// Of the credentials.
+	Refused   uint64
+	TokenKeys []TokenKey
+	KeySets   []KeySet
+
 	// Of HTTP.
 	Requests []Requests
 
 	// Limits counts how often each limit was met, by its name.
 	Limits map[string]uint64
+}
+
+// TokenKey is how many tokens a key of an issuer verified.
+type TokenKey struct {
+	Issuer, Key string
+	Used        uint64
+}
+
+// KeySet is what is known of the keys that an issuer publishes.
+type KeySet struct {
+	Issuer            string
+	Keys              int           // now
+	Age               time.Duration // now
+	Fetches, Failures uint64
 }
 
 // Requests is how many requests to one route were answered with one status.

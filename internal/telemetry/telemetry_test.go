@@ -22,6 +22,8 @@ func TestMetricsPageHasTheNamesOfTheField(t *testing.T) {
 			Errors:  map[string]uint64{"bad_token": 2},
 			Limits:  map[string]uint64{"mailbox": 4},
 			Flights: 9, BatchFlights: 2,
+			Refused: 8, TokenKeys: []telemetry.TokenKey{{Issuer: "a", Key: "secret 1", Used: 3}},
+			KeySets:  []telemetry.KeySet{{Issuer: "a", Keys: 2, Age: 3 * time.Second, Fetches: 5, Failures: 1}},
 			AckCount: 4, AckTotal: 2 * time.Second,
 			Requests: []telemetry.Requests{{Route: "/v1/events", Status: 202, Count: 6}},
 			Latency: telemetry.Histogram{
@@ -49,6 +51,12 @@ func TestMetricsPageHasTheNamesOfTheField(t *testing.T) {
 		"carillon_engine_ack_seconds_sum 2",
 		`carillon_http_requests_total{code="202",route="/v1/events"} 6`,
 		`carillon_limit_hits_total{limit="mailbox"} 4`,
+		"carillon_credentials_refused_total 8",
+		`carillon_token_key_used_total{issuer="a",key="secret 1"} 3`,
+		`carillon_jwks_keys{issuer="a"} 2`,
+		`carillon_jwks_age_seconds{issuer="a"} 3`,
+		`carillon_jwks_fetches_total{issuer="a",result="ok"} 4`,
+		`carillon_jwks_fetches_total{issuer="a",result="failed"} 1`,
 		"go_goroutines ",
 	} {
 		if !strings.Contains(string(page), want) {

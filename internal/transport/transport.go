@@ -6,6 +6,7 @@ package transport
 import (
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -78,7 +79,9 @@ func Draining() error {
 	return carillon.Unavailable(busyRetry, nil, "this server is shutting down; connect again, another one will answer")
 }
 
-// Overloaded is the error of a node that has as much as it can carry.
-func Overloaded() error {
-	return carillon.Unavailable(busyRetry, nil, "this server has as many connections as it can carry; connect again later")
+// Address is the client's, as the server knows it, or not valid where there is
+// none: on a Unix socket.
+func Address(r *http.Request) netip.Addr {
+	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return ap.Addr()
 }

@@ -93,7 +93,7 @@ func TestCloudEventsThatAreRefused(t *testing.T) {
 		{"a control character", least + `,"ext":"a\u0007"}`, bad, "without control characters"},
 		{"no character", least + `,"ext":"\ufffe"}`, bad, "without control characters"},
 		{"much", least + `,"ext":"` + strings.Repeat("x", maxCE) + `"}`, large, "more than 200 bytes"},
-		{"many", least + many(100) + `}`, large, "more than 200 bytes"},
+		{"many", least + many(100_000), large, "put what is large into the data (at byte "},
 		{"a long source", `{"specversion":"1.0","id":"7","type":"a","source":"` + strings.Repeat("x", maxCE) + `"}`, large, "more than 200 bytes"},
 		{"deep data", least + `,"data":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`, bad, "nest deeper"},
 		{"a deep extension", least + `,"ext":` + strings.Repeat("[", 1_000_000), bad, "for an attribute"},

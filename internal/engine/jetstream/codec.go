@@ -31,6 +31,7 @@ const (
 	hdrBatchSeq    = "Nats-Batch-Sequence"
 	hdrBatchCommit = "Nats-Batch-Commit"
 
+	hdrRollup       = "Nats-Rollup"
 	hdrExpectLastID = "Nats-Expected-Last-Msg-Id"
 
 	hdrStatus   = "Status"

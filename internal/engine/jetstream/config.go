@@ -34,10 +34,13 @@ const (
 	DefaultPrefix       = "car"
 )
 
-// Config sets up an Engine. Only Dir is required.
+// Config sets up an Engine. Only Dir is required, or NATS.
 type Config struct {
 	Dir        string     // the store; made if missing, one engine at a time
-	Durability Durability // default Strict
+	Durability Durability // default Strict; what NATS promises is for those to say who run it
+
+	// NATS keeps the log elsewhere; Dir is not used then.
+	NATS *NATS
 
 	// Partitions is fixed when the store is made: 0 takes the store's number, or
 	// DefaultPartitions for a new one; another number is an error.
@@ -65,7 +68,14 @@ type Config struct {
 const minBudget = 16 << 20
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Dir == "" {
+	if c.NATS != nil {
+		n := *c.NATS
+		setDefault(&n.Replicas, DefaultReplicas)
+		if err := n.check(); err != nil {
+			return c, err
+		}
+		c.NATS = &n
+	} else if c.Dir == "" {
 		return c, errors.New("jetstream: Config.Dir is empty; it is the directory of the store")
 	}
 	if c.Durability == "" {
@@ -105,6 +115,22 @@ func setDefault[T comparable](value *T, or T) {
 	if *value == zero {
 		*value = or
 	}
+}
+
+// replicas is how many copies of a stream there are.
+func (c Config) replicas() int {
+	if c.NATS != nil {
+		return c.NATS.Replicas
+	}
+	return 1
+}
+
+// place is where the log is, for messages.
+func (c Config) place() string {
+	if c.NATS != nil {
+		return c.NATS.URL
+	}
+	return c.Dir
 }
 
 // streamPrefix begins the names of streams and buckets.

@@ -406,14 +406,17 @@ func (c *committer) batchRefused(a ack, items []*item, batches []*pending) (wait
 	return 0
 }
 
-// probe asks which of the items are in the log, without storing anything: the
-// server looks for a known id before it looks at the id the last entry must
-// have, and the one asked for here is nobody's.
+// probe asks which of the items are in the log, without storing anything: what
+// is sent would replace the entries before it, which a partition does not allow,
+// and should follow an id that is nobody's. The server looks for a known id
+// before either. (A cluster notices the second only after it has noted the id as
+// on its way, for good; so it takes both.)
 func (c *committer) probe(items []*item) bool {
 	c.flight++
 	for i, it := range items {
 		clear(c.msg.Header)
 		c.headers.set(hdrMsgID, it.id)
+		c.headers.set(hdrRollup, "sub")
 		c.headers.set(hdrExpectLastID, "~")
 		c.msg.Subject, c.msg.Reply, c.msg.Data = it.owner.org.subject, c.replyTo(i), nil
 		if err := c.conn.PublishMsg(&c.msg); err != nil {

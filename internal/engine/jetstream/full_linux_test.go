@@ -2,77 +2,21 @@ package jetstream_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/engine"
 	"github.com/carillon-rt/carillon/internal/engine/jetstream"
+	"github.com/carillon-rt/carillon/internal/testkit"
 )
 
-// diskEnv names the small disk of a test that runs again in a child process.
-const diskEnv = "CARILLON_ENGINE_DISK"
-
-// smallDisk gives the test a file system of its own: the test runs again in a
-// child process that may mount one. In the parent it returns "" when that is
-// over.
-func smallDisk(t *testing.T, size string) string {
-	t.Helper()
-	if dir := os.Getenv(diskEnv); dir != "" {
-		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-			t.Fatal(err)
-		}
-		return dir
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), diskEnv+"="+t.TempDir())
-	id := func(n int) []syscall.SysProcIDMap { return []syscall.SysProcIDMap{{HostID: n, Size: 1}} }
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: id(os.Getuid()), GidMappings: id(os.Getgid()),
-	}
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	switch {
-	case err != nil && !errors.As(err, &exit):
-		t.Skipf("this system lets no process have its own mounts: %v", err)
-	case err != nil:
-		t.Errorf("on a small disk: %v\n%s", err, out)
-	default:
-		t.Logf("%s", out)
-	}
-	return ""
-}
-
-// fillDisk takes all that is left of a file system.
-func fillDisk(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for _, n := range []int{1 << 20, 4096, 1} {
-		for err = nil; err == nil; {
-			_, err = f.Write(make([]byte, n))
-		}
-		if !errors.Is(err, syscall.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
-}
-
 func TestFullDiskRefusesAndRecoversByItself(t *testing.T) {
-	disk := smallDisk(t, "200m")
+	disk := testkit.SmallDisk(t, "200m")
 	if disk == "" {
 		return
 	}
@@ -135,7 +79,7 @@ func testFullDisk(t *testing.T, dir string, d jetstream.Durability) {
 
 	ballast := filepath.Join(filepath.Dir(dir), "ballast")
 	for range 2 {
-		fillDisk(t, ballast)
+		testkit.FillDisk(t, ballast)
 		for i := range 3 { // more than any page has left
 			_, err := engine.AppendWait(t.Context(), logOf(i), []engine.Append{{Event: &carillon.Event{Type: "n", Data: make([]byte, 100_000)}}})
 			if shown := carillon.AsError(err); shown.Code != carillon.CodeUnavailable || shown.RetryAfter <= 0 {

@@ -155,7 +155,7 @@ func (e *Engine) State(ctx context.Context, partition int) (engine.State, error)
 }
 
 func (e *Engine) state(ctx context.Context, p *partition) (engine.State, error) {
-	made := e.replays.Stats().Reconnects
+	epoch := e.epoch(p)
 	head := p.head.Load()
 	info, err := e.info(ctx, p, "")
 	if err != nil {
@@ -187,14 +187,14 @@ func (e *Engine) state(ctx context.Context, p *partition) (engine.State, error) 
 	if s.Last.Seq > 0 {
 		p.raise(s.Last)
 	}
-	p.checked.Store(made)
+	p.checked.Store(epoch)
 	return s, nil
 }
 
 // certain is a sequence up to which the log is known to be stored, at least as
 // high as every acknowledged one.
 func (e *Engine) certain(ctx context.Context, p *partition) (uint64, error) {
-	if head := p.head.Load(); head != nil && p.checked.Load() == e.replays.Stats().Reconnects {
+	if head := p.head.Load(); head != nil && p.checked.Load() == e.epoch(p) {
 		return head.Seq, nil
 	}
 	s, err := e.state(ctx, p)
@@ -227,4 +227,7 @@ func (e *Engine) at(ctx context.Context, p *partition, seq uint64) (carillon.Pos
 	return carillon.Position{Partition: uint16(p.number), Seq: seq, Check: check}, err
 }
 
-var errTailBroken = errors.New("jetstream: the tail broke")
+var (
+	errTailBroken = errors.New("jetstream: the tail broke")
+	errUnknownYet = errors.New("jetstream: the consumer is not known yet")
+)

@@ -1,5 +1,5 @@
 // Package jetstream is the durable engine: NATS JetStream, embedded in this
-// process.
+// process, or a server or cluster of others.
 //
 // Every partition is one stream, every organization one literal subject of it;
 // an event's type and the rest of its envelope are headers, its data is the
@@ -76,11 +76,14 @@ type partition struct {
 	stream    string
 	committer *committer
 	head      atomic.Pointer[carillon.Position]
-	// checked is how often the replay connection had been made anew when head
-	// was last compared with the leader: a log can only have lost its tail while
-	// the connection to it was lost.
+	breaks    atomic.Uint64 // tails that broke
+	// checked is what epoch said when head was last compared with the leader.
 	checked atomic.Uint64
 }
+
+// epoch changes when the log may have lost its tail: that takes a server that
+// stops, and then a connection or a tail breaks.
+func (e *Engine) epoch(p *partition) uint64 { return e.replays.Stats().Reconnects + p.breaks.Load() }
 
 // raise moves the head up to pos.
 func (p *partition) raise(pos carillon.Position) {
@@ -103,62 +106,86 @@ const (
 	keyBytes      = "log.bytes."  // + org: the sizes of its newest entries
 )
 
-// Open claims the directory, starts the server and makes or adopts the streams.
-// ctx bounds the start only. The error is engine.ErrStoreInUse when another
-// process has the directory.
-func Open(ctx context.Context, c Config) (_ *Engine, err error) {
-	if c, err = c.withDefaults(); err != nil {
-		return nil, err
-	}
-	dir, err := claimDir(c.Dir)
+// Open claims the directory and starts the server, or connects to the external
+// one, and makes or adopts the streams. ctx bounds the start only. The error is
+// engine.ErrStoreInUse when another process has the directory.
+func Open(ctx context.Context, c Config) (*Engine, error) {
+	e, life, err := attach(ctx, c)
 	if err != nil {
 		return nil, err
+	}
+	if err := e.adopt(ctx); err != nil {
+		return nil, errors.Join(err, e.release())
+	}
+	for _, p := range e.parts {
+		e.committed.Go(p.committer.run)
+	}
+	e.kept.Go(func() { e.books.run(life) })
+	if e.server != nil {
+		e.healing.Go(func() { e.heal(life) })
+	}
+	return e, nil
+}
+
+// attach makes an engine that is connected to its server and knows nothing of
+// what is there. life ends with it.
+func attach(ctx context.Context, c Config) (_ *Engine, life context.Context, err error) {
+	if c, err = c.withDefaults(); err != nil {
+		return nil, nil, err
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
 		config:  c,
-		dir:     dir,
 		purging: make(chan struct{}, 1),
 		closing: make(chan struct{}),
 		kill:    life.Done(),
 		end:     end,
 		closed:  make(chan struct{}),
 	}
+	e.books = newBooks(e)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.release())
 		}
 	}()
-	e.books = newBooks(e)
-	e.server = newEmbedded(c)
-	if err := e.server.start(ctx); err != nil {
-		return nil, err
+	var dial dialer
+	if c.NATS == nil {
+		if e.dir, err = claimDir(c.Dir); err != nil {
+			return nil, nil, err
+		}
+		e.server = newEmbedded(c)
+		if err = e.server.start(ctx); err != nil {
+			return nil, nil, err
+		}
+		dial = e.server.dial
+	} else {
+		if err = noStandalone(c.Dir); err != nil {
+			return nil, nil, err
+		}
+		if dial, err = c.NATS.dialer(c.Logger); err != nil {
+			return nil, nil, err
+		}
 	}
-	if err := e.connect(); err != nil {
-		return nil, err
+	if err = e.connect(dial); err != nil {
+		return nil, nil, err
 	}
-	if err := e.adopt(ctx); err != nil {
-		return nil, err
+	if c.NATS != nil {
+		err = e.suits(ctx)
 	}
-	for _, p := range e.parts {
-		e.committed.Go(p.committer.run)
-	}
-	e.kept.Go(func() { e.books.run(life) })
-	e.healing.Go(func() { e.heal(life) })
-	return e, nil
+	return e, life, err
 }
 
-func (e *Engine) connect() (err error) {
-	if e.signals, err = e.server.connect("signals"); err != nil {
+func (e *Engine) connect(dial dialer) (err error) {
+	if e.signals, err = dial("signals"); err != nil {
 		return err
 	}
-	if e.tails, err = e.server.connect("tail"); err != nil {
+	if e.tails, err = dial("tail"); err != nil {
 		return err
 	}
-	if e.replays, err = e.server.connect("replay"); err != nil {
+	if e.replays, err = dial("replay"); err != nil {
 		return err
 	}
-	e.publish.server = e.server
+	e.publish.dial = dial
 	e.readers.conn = e.replays
 	e.manage, err = jetstream.New(e.signals)
 	return err
@@ -177,7 +204,7 @@ func (e *Engine) adopt(ctx context.Context) error {
 	if e.firsts, err = loadFirsts(ctx, e.ours, e.config.Logger); err != nil {
 		return err
 	}
-	if e.budget, err = e.dir.budget(e.config.MaxBytes, e.config.Partitions); err != nil {
+	if e.budget, err = e.allot(); err != nil {
 		return err
 	}
 	for i := range e.config.Partitions {
@@ -187,11 +214,40 @@ func (e *Engine) adopt(ctx context.Context) error {
 		}
 		p.committer = newCommitter(e, p)
 		e.parts = append(e.parts, p)
-		if _, err := e.State(ctx, i); err != nil {
+		if err := e.led(ctx, p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// led waits until a partition has a leader, which answers: in a cluster that has
+// just started that takes some seconds.
+func (e *Engine) led(ctx context.Context, p *partition) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	for {
+		_, err := e.state(ctx, p)
+		if err == nil || e.config.NATS == nil {
+			return err
+		}
+		select {
+		case <-time.After(retryWait):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// allot decides how many bytes all partitions may use.
+func (e *Engine) allot() (int64, error) {
+	if e.dir != nil {
+		return e.dir.budget(e.config.MaxBytes, e.config.Partitions)
+	}
+	if asked := e.config.MaxBytes; asked != 0 {
+		return asked, nil
+	}
+	return DefaultMaxBytes, nil
 }
 
 // countPartitions makes the number of partitions the store's.
@@ -200,7 +256,9 @@ func (e *Engine) countPartitions(ctx context.Context) error {
 	if errors.Is(err, engine.ErrNoKey) {
 		setDefault(&e.config.Partitions, DefaultPartitions)
 		stored = []byte(strconv.Itoa(e.config.Partitions))
-		_, err = e.kv.Create(ctx, keyPartitions, stored)
+		if _, err = e.kv.Create(ctx, keyPartitions, stored); errors.Is(err, engine.ErrKeyExists) { // another node was first
+			stored, _, err = e.kv.Get(ctx, keyPartitions)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("jetstream: number of partitions: %w", err)
@@ -211,7 +269,7 @@ func (e *Engine) countPartitions(ctx context.Context) error {
 	}
 	if asked := e.config.Partitions; asked != 0 && asked != n {
 		return fmt.Errorf("jetstream: %s was made with %d partitions and cannot change to %d: "+
-			"positions name them; export it and import it into a new store", e.config.Dir, n, asked)
+			"positions name them; export it and import it into a new store", e.config.place(), n, asked)
 	}
 	e.config.Partitions = n
 	return nil
@@ -223,7 +281,7 @@ func (e *Engine) streamConfig(p *partition) jetstream.StreamConfig {
 		Subjects:           []string{e.config.Prefix + ".ev." + strconv.Itoa(p.number) + ".*"},
 		Retention:          jetstream.LimitsPolicy,
 		Storage:            jetstream.FileStorage,
-		Replicas:           1,
+		Replicas:           e.config.replicas(),
 		Discard:            jetstream.DiscardOld,
 		MaxAge:             e.config.Retention,
 		MaxMsgsPerSubject:  e.config.MaxPerOrg,
@@ -252,15 +310,16 @@ func (e *Engine) adoptStream(ctx context.Context, p *partition) error {
 	if e.config.MaxBytes == 0 { // a default budget follows the disk downwards only
 		want.MaxBytes = min(want.MaxBytes, have.MaxBytes)
 	}
-	same := have.MaxAge == want.MaxAge && have.MaxMsgsPerSubject == want.MaxMsgsPerSubject &&
+	same := have.Replicas == want.Replicas && have.MaxAge == want.MaxAge && have.MaxMsgsPerSubject == want.MaxMsgsPerSubject &&
 		have.MaxBytes == want.MaxBytes && have.MaxMsgSize == want.MaxMsgSize && have.Duplicates == want.Duplicates &&
-		have.AllowDirect && have.AllowAtomicPublish && have.Discard == want.Discard && have.MaxConsumers == want.MaxConsumers
+		have.AllowDirect && have.AllowAtomicPublish && !have.AllowRollup && have.Discard == want.Discard && have.MaxConsumers == want.MaxConsumers
 	if same {
 		return nil
 	}
 	have.MaxAge, have.MaxMsgsPerSubject, have.MaxBytes = want.MaxAge, want.MaxMsgsPerSubject, want.MaxBytes
 	have.MaxMsgSize, have.Duplicates, have.Discard, have.MaxConsumers = want.MaxMsgSize, want.Duplicates, want.Discard, want.MaxConsumers
-	have.AllowDirect, have.AllowAtomicPublish = true, true
+	have.AllowDirect, have.AllowAtomicPublish, have.Replicas = true, true, want.Replicas
+	have.AllowRollup = false // probe relies on it
 	_, err = e.manage.UpdateStream(ctx, have)
 	return wrap(err, "change stream "+p.stream)
 }
@@ -307,6 +366,10 @@ func (e *Engine) KV() engine.KV { return e.kv }
 // Caps says what the configured durability promises.
 func (e *Engine) Caps() engine.Caps {
 	c := engine.Caps{Durable: true, DedupeWindow: e.config.DedupeWindow, Retention: e.config.Retention}
+	if n := e.config.NATS; n != nil {
+		c.Describe = fmt.Sprintf("external NATS, %d copies: what an acknowledged event survives is for its servers to say", n.Replicas)
+		return c
+	}
 	if e.config.Durability == Strict {
 		c.FsyncBeforeAck = true
 		c.Describe = "sync always: an acknowledged event survives power loss"
@@ -398,6 +461,9 @@ func (e *Engine) release() error {
 	if e.server != nil {
 		e.server.stop()
 	}
+	if e.dir == nil {
+		return nil
+	}
 	return e.dir.release()
 }
 
@@ -405,11 +471,11 @@ func (e *Engine) release() error {
 // itself: on one that does, an event can be lost with the old socket while a
 // later one is stored through the new one.
 type publishLink struct {
-	server *embedded
-	mu     sync.Mutex
-	conn   *nats.Conn
-	gone   chan struct{} // closed when conn is
-	ended  bool
+	dial  dialer
+	mu    sync.Mutex
+	conn  *nats.Conn
+	gone  chan struct{} // closed when conn is
+	ended bool
 }
 
 // get returns the connection that works, or makes one.
@@ -423,7 +489,7 @@ func (l *publishLink) get() (*nats.Conn, <-chan struct{}, error) {
 		return l.conn, l.gone, nil
 	}
 	gone := make(chan struct{})
-	conn, err := l.server.connect("publish", nats.NoReconnect(), nats.ClosedHandler(func(*nats.Conn) { close(gone) }))
+	conn, err := l.dial("publish", nats.NoReconnect(), nats.ClosedHandler(func(*nats.Conn) { close(gone) }))
 	if err != nil {
 		return nil, nil, err
 	}

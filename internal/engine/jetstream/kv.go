@@ -19,19 +19,31 @@ const markerTTL = 10 * time.Second
 func (e *Engine) adoptBucket(ctx context.Context) (jetstream.KeyValue, error) {
 	want := jetstream.KeyValueConfig{
 		Bucket: e.config.streamPrefix() + "_cfg", History: 5, Storage: jetstream.FileStorage, LimitMarkerTTL: markerTTL,
+		Replicas: e.config.replicas(),
 	}
 	bucket, err := e.manage.KeyValue(ctx, want.Bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		return e.manage.CreateKeyValue(ctx, want)
+		bucket, err = e.manage.CreateKeyValue(ctx, want)
+		if errors.Is(err, jetstream.ErrBucketExists) { // another node was first
+			bucket, err = e.manage.KeyValue(ctx, want.Bucket)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	status, err := bucket.Status(ctx)
-	if err != nil || status.LimitMarkerTTL() != 0 {
-		return bucket, err
+	if err != nil {
+		return nil, err
 	}
-	return e.manage.UpdateKeyValue(ctx, want)
+	if status.LimitMarkerTTL() == 0 {
+		if bucket, err = e.manage.UpdateKeyValue(ctx, want); err != nil {
+			return nil, err
+		}
+	}
+	if e.config.NATS != nil {
+		return e.leaderOnly(ctx, bucket)
+	}
+	return bucket, nil
 }
 
 // kv is engine.KV on a bucket.

@@ -52,7 +52,9 @@ func (l *log) Read(ctx context.Context, r engine.Range, f func(*carillon.Entry) 
 	if r.Leader {
 		err = s.leader(ctx)
 	} else {
-		err = s.direct(ctx)
+		if err = s.direct(ctx); err == nil && s.ended && e.config.NATS != nil {
+			err = s.confirm(ctx)
+		}
 	}
 	e.stats.read.Add(uint64(s.read))
 	if err != nil {
@@ -117,13 +119,26 @@ func (s *scan) take(m stored) error {
 
 // peek looks for an entry between where the read was full and the range's end.
 func (s *scan) peek(ctx context.Context) error {
-	m, err := s.log.engine.get(ctx, s.log.part, getRequest{Seq: s.seen + 1, NextFor: s.log.org.subject}, s.r.Leader)
+	m, err := s.log.engine.get(ctx, s.log.part, getRequest{Seq: s.seen + 1, NextFor: s.log.org.subject}, true)
 	if err != nil {
 		return err
 	}
 	s.ended = m.seq == 0
 	s.past = s.r.UpTo > 0 && m.seq > s.r.UpTo
 	return nil
+}
+
+// confirm asks the leader whether the end that was seen is the end: a replica
+// that lags sees it too early. If it is not, the leader goes on.
+func (s *scan) confirm(ctx context.Context) error {
+	if s.r.UpTo > 0 && s.seen >= s.r.UpTo {
+		return nil
+	}
+	if s.full() {
+		return s.peek(ctx)
+	}
+	s.ended = false
+	return s.leader(ctx)
 }
 
 func (s *scan) leader(ctx context.Context) error {

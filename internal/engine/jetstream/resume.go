@@ -136,7 +136,7 @@ func (l *log) At(ctx context.Context, t time.Time) (carillon.Position, error) {
 		return carillon.Position{Partition: uint16(p.number)}, err
 	}
 	t = t.UTC()
-	m, err := e.get(ctx, p, getRequest{From: &t, NextFor: l.org.subject}, false)
+	m, err := e.get(ctx, p, getRequest{From: &t, NextFor: l.org.subject}, true)
 	if err != nil || m.seq == 0 {
 		return state.Last, err
 	}

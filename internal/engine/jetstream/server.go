@@ -112,24 +112,14 @@ func (s *embedded) InProcessConn() (net.Conn, error) {
 	return srv.InProcessConn()
 }
 
-// connect makes a connection that comes back by itself.
-func (s *embedded) connect(name string, more ...nats.Option) (*nats.Conn, error) {
-	options := append([]nats.Option{
-		nats.Name("carillon " + name),
+// dial connects to the server.
+func (s *embedded) dial(name string, more ...nats.Option) (*nats.Conn, error) {
+	options := []nats.Option{
 		nats.InProcessServer(s),
-		nats.MaxReconnects(-1),
 		nats.ReconnectWait(20 * time.Millisecond),
 		nats.ReconnectJitter(5*time.Millisecond, 5*time.Millisecond),
-		nats.Timeout(5 * time.Second),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			s.logger.Debug("jetstream: connection", "name", name, "err", err)
-		}),
-	}, more...)
-	nc, err := nats.Connect("", options...)
-	if err != nil {
-		return nil, fmt.Errorf("jetstream: connect %s: %w", name, err)
 	}
-	return nc, nil
+	return connect("", name, s.logger, append(options, more...)...)
 }
 
 // newInbox is a subject prefix nobody else uses.

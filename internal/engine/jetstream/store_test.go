@@ -19,6 +19,7 @@ import (
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/engine"
 	"github.com/carillon-rt/carillon/internal/engine/jetstream"
+	"github.com/carillon-rt/carillon/internal/testkit"
 )
 
 // childEnv makes the test binary the process that is killed; its value is the
@@ -26,6 +27,7 @@ import (
 const childEnv = "CARILLON_ENGINE_CHILD"
 
 func TestMain(m *testing.M) {
+	testkit.Main()
 	if dir := os.Getenv(childEnv); dir != "" {
 		child(dir)
 	}
@@ -462,4 +464,35 @@ func TestPublishTimeoutIsKept(t *testing.T) {
 		t.Error(err)
 	}
 	closeEngine(t, e)
+}
+
+func TestOneRefusedEventRefusesItsBatchAndNoOther(t *testing.T) {
+	e := open(t, jetstream.Config{Partitions: 1})
+	defer closeEngine(t, e)
+	log := e.Open("acme")
+	known := appendAll(t, log, engine.Append{Event: numbered(0), Key: "known"})[0]
+	tooLarge := &carillon.Event{Type: "n", Data: make([]byte, 1<<20)}
+	var all sync.WaitGroup
+	for n := range 20 { // in flights that they share
+		all.Go(func() {
+			r, err := engine.AppendWait(t.Context(), e.Open(carillon.OrgID(fmt.Sprintf("org-%d", n))), []engine.Append{
+				{Event: numbered(1), Key: "1"}, {Event: numbered(2)}, {Event: numbered(1), Key: "1"},
+			})
+			if err != nil || r[1].Pos.Seq != r[0].Pos.Seq+1 || !r[2].Duplicate || r[2].Pos != r[0].Pos {
+				t.Errorf("another batch: %+v %v", r, err)
+			}
+		})
+		all.Go(func() {
+			_, err := engine.AppendWait(t.Context(), log, []engine.Append{
+				{Event: numbered(0), Key: "known"}, {Event: numbered(n), Key: fmt.Sprint(n)}, {Event: tooLarge},
+			})
+			if carillon.AsError(err).Code != carillon.CodeTooLarge || !strings.Contains(err.Error(), "event 3 of 3") {
+				t.Errorf("the batch: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if got := readAll(t, log); len(got) != 1 || got[0].Pos != known.Pos {
+		t.Errorf("%d entries are stored, want the first alone", len(got))
+	}
 }

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -43,6 +44,7 @@ func (e *Engine) Tail(ctx context.Context, partition int, after uint64, f func(*
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	p.breaks.Add(1)
 	select {
 	case <-e.closing:
 		return engine.ErrClosed
@@ -90,8 +92,12 @@ func (e *Engine) tail(ctx context.Context, p *partition, after uint64, f func(*c
 	for {
 		select {
 		case msg := <-messages:
-			silence.Reset(tailSilence)
 			entry, err := t.receive(msg)
+			if errors.Is(err, errUnknownYet) {
+				err = t.askAgain(ctx)
+			} else {
+				silence.Reset(tailSilence)
+			}
 			if err != nil {
 				return err
 			}
@@ -126,6 +132,7 @@ type tailer struct {
 	next   string
 	decode decoder
 
+	known bool   // it has answered
 	after uint64 // the last sequence passed on
 	count uint64 // of messages the consumer has delivered
 	asked int    // messages the server may still send
@@ -144,11 +151,26 @@ func (t *tailer) ask(n int) error {
 	return wrap(t.conn.PublishRequest(t.next, t.inbox, body), "tail "+t.stream)
 }
 
+// askAgain asks a consumer that its server has made, and the one we are connected
+// to has not heard of yet.
+func (t *tailer) askAgain(ctx context.Context) error {
+	t.asked = 0
+	select {
+	case <-time.After(inProcessWait):
+		return t.ask(tailBatch)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // receive handles one message: an entry, or a word of the server's.
 func (t *tailer) receive(msg *nats.Msg) (*carillon.Entry, error) {
 	if status := msg.Header.Get(hdrStatus); status != "" && len(msg.Data) == 0 {
-		return nil, t.heard(status, msg)
+		err := t.heard(status, msg)
+		t.known = t.known || err == nil
+		return nil, err
 	}
+	t.known = true
 	m, err := parseDelivery(msg.Reply)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", errTailBroken, t.stream, err)
@@ -180,6 +202,10 @@ func (t *tailer) heard(status string, msg *nats.Msg) error {
 			return fmt.Errorf("%w: %s has delivered %s, here are %d", errTailBroken, t.stream, last, t.count)
 		}
 		return nil
+	case "503": // nobody has the consumer
+		if !t.known {
+			return errUnknownYet
+		}
 	case "408": // a request ran out
 		left, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
 		if err != nil {

@@ -98,15 +98,16 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if h.Core.Draining() {
 		return transport.Draining()
 	}
-	if !h.Core.Reserve() {
-		return transport.Overloaded()
+	addr := transport.Address(r)
+	if err := h.Core.Reserve(addr); err != nil {
+		return err
 	}
 	opt, err := h.options(r)
 	if err != nil {
-		h.Core.Release()
+		h.Core.Release(addr)
 		return err
 	}
-	opt.Reserved = true
+	opt.Reserved, opt.Address = true, addr
 	answers := make(chan session.PollAnswer, 1)
 	p := h.Core.Poll(opt, func(a session.PollAnswer) { answers <- a })
 	select {

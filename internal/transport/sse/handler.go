@@ -85,25 +85,30 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.goaway(w, "drain")
 		return
 	}
-	if !h.Core.Reserve() {
-		h.goaway(w, "overload")
+	addr := transport.Address(r)
+	if err := h.Core.Reserve(addr); err != nil {
+		if carillon.AsError(err).Code == carillon.CodeUnavailable {
+			h.goaway(w, "overload")
+			return
+		}
+		transport.Problem(w, r, h.Logger, err)
 		return
 	}
 	opt, err := h.options(w, r)
 	if err == nil {
-		opt.Leave, err = h.Core.Enter(opt.Principal.Org)
+		opt.Leave, err = h.Core.Enter(opt.Principal)
 	}
 	if opt.Principal == nil && err != nil && carillon.AsError(err).Code == carillon.CodeUnavailable {
-		h.Core.Release()
+		h.Core.Release(addr)
 		h.goaway(w, "unavailable") // who it is cannot be told right now
 		return
 	}
 	if err != nil {
-		h.Core.Release()
+		h.Core.Release(addr)
 		transport.Problem(w, r, h.Logger, err)
 		return
 	}
-	opt.Reserved = true
+	opt.Reserved, opt.Address = true, addr
 	streamHeaders(w.Header())
 	if r.ProtoMajor == 1 {
 		h.takeOver(w, r, opt)
@@ -121,7 +126,7 @@ func streamHeaders(header http.Header) {
 // leave gives back the places of a stream that did not come about.
 func (h *handler) leave(opt session.Options) {
 	opt.Leave()
-	h.Core.Release()
+	h.Core.Release(opt.Address)
 }
 
 // goaway answers a client that is to come back: a native EventSource gives up

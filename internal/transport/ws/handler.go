@@ -76,7 +76,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		h.Core.Release()
+		h.Core.Release(opt.Address)
 		transport.Problem(w, r, h.Logger, err)
 		return
 	}
@@ -146,13 +146,14 @@ func (h *handler) check(r *http.Request) (opt session.Options, echo string, err 
 	if h.Core.Draining() {
 		return opt, "", transport.Draining()
 	}
-	if !h.Core.Reserve() {
-		return opt, "", transport.Overloaded()
+	addr := transport.Address(r)
+	if err := h.Core.Reserve(addr); err != nil {
+		return opt, "", err
 	}
 	if opt, echo, err = h.asked(r); err != nil {
-		h.Core.Release()
+		h.Core.Release(addr)
 	}
-	opt.Reserved = err == nil
+	opt.Reserved, opt.Address = err == nil, addr
 	return opt, echo, err
 }
 
@@ -241,7 +242,7 @@ func acceptance(key, echo string) []byte {
 func (h *handler) open(netConn net.Conn, left, answer []byte, opt session.Options) {
 	_ = netConn.SetDeadline(time.Now().Add(loop.DefaultWriteTimeout)) // if it fails so does the write
 	if _, err := netConn.Write(answer); err != nil {
-		h.Core.Release()
+		h.Core.Release(opt.Address)
 		_ = netConn.Close() // the client is gone
 		return
 	}

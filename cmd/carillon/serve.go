@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/carillon-rt/carillon/internal/config"
+	"github.com/carillon-rt/carillon/internal/listen"
 	"github.com/carillon-rt/carillon/internal/server"
 )
 
@@ -37,12 +38,21 @@ func (c *ServeCmd) Run(ctx context.Context, std *IO) error {
 	if len(cfg.Issuers) == 0 && !hasKeys(cfg) {
 		log.Warn("nobody can use this node: the configuration has no issuer of tokens and no API key", "file", c.Config)
 	}
-	node, err := server.New(cfg, server.Options{Logger: log, Version: build().Version})
+	env := listen.Env{Get: os.Getenv, Unset: os.Unsetenv, PID: os.Getpid()}
+	manager, err := listen.NewManager(env)
+	if err != nil {
+		return err
+	}
+	ports, err := listen.Inherit(env)
+	if err != nil {
+		return err
+	}
+	defer ports.Close()
+	node, err := server.New(cfg, server.Options{Logger: log, Version: build().Version, Manager: manager, Inherited: ports})
 	if err != nil {
 		return err
 	}
 
-	// A reload that is not built yet must not look as if it had happened.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	done, told := make(chan struct{}), make(chan struct{})
@@ -51,7 +61,9 @@ func (c *ServeCmd) Run(ctx context.Context, std *IO) error {
 		for {
 			select {
 			case <-hangup:
-				log.Warn("the settings were not read again: a reload is not built yet; restart the node", "signal", "SIGHUP")
+				node.Reload()
+				// What is not read again must not look as if it had been.
+				log.Warn("only the certificate was read again; for other settings restart the node", "signal", "SIGHUP")
 			case <-done:
 				return
 			}

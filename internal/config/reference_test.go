@@ -14,7 +14,7 @@ import (
 	"github.com/carillon-rt/carillon/internal/config"
 )
 
-var update = flag.Bool("update", false, "write docs/config.md instead of comparing it") //nolint:gochecknoglobals // a flag
+var update = flag.Bool("update", false, "write docs/config.md instead of comparing it")
 
 // TestTheReferenceIsThatOfTheCode holds docs/config.md to the example, whose keys
 // and defaults other tests hold to the code. make docs writes it anew.

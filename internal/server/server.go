@@ -145,8 +145,11 @@ func (s *Server) Run(ctx context.Context, onReady func() error) error {
 }
 
 // Reload reads the certificate's files again. The rest of the settings is as it
-// was at the start.
+// was at the start. A node that does not serve yet has just read them.
 func (s *Server) Reload() {
+	if s.health.url() == "" {
+		return
+	}
 	s.told(s.opt.Manager.Reloading())
 	s.certs.reload()
 	s.told(s.opt.Manager.Ready("serving on " + s.PublicURL()))

@@ -107,7 +107,7 @@ func (s *soak) publish(ctx context.Context, lane int) {
 			return
 		}
 		s.published.Add(1)
-		time.Sleep(soakPace)
+		pause(ctx, soakPace)
 	}
 }
 
@@ -157,10 +157,15 @@ func (s *soak) visit(ctx context.Context, i int) {
 		}
 		end()
 		s.lives.Add(1)
-		select {
-		case <-time.After(rand.N(500 * time.Millisecond)):
-		case <-ctx.Done():
-		}
+		pause(ctx, rand.N(500*time.Millisecond))
+	}
+}
+
+// pause lets time pass, as people do between two visits.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 
@@ -316,7 +321,7 @@ func (s *soak) stranger(ctx context.Context) {
 		_, _, _ = s.ask(ctx, http.MethodGet, "/v1/events", "", "Bearer "+strconv.FormatUint(rand.Uint64(), 36)) // what is answered is not the question here
 		_, _, _ = s.ask(ctx, http.MethodPost, "/v1/events", strings.Repeat("[", rand.N(2000)), "Bearer "+token(s.t, "stranger"))
 		s.strange.Add(2)
-		time.Sleep(5 * time.Millisecond)
+		pause(ctx, 5*time.Millisecond)
 	}
 }
 

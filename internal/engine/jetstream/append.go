@@ -28,6 +28,7 @@ type item struct {
 
 	stored  bool
 	refused bool // in this flight
+	unsure  bool // an earlier flight may have stored it
 	dup     bool
 	seq     uint64
 }
@@ -85,6 +86,7 @@ type committer struct {
 	inbox   string
 	batches string // begins the ids of atomic batches
 	flight  uint64
+	careful bool   // the next batch asks for an answer to each item
 	head    uint64 // the last sequence this goroutine saw stored
 	cost    cost
 	msg     nats.Msg

@@ -225,3 +225,44 @@ func TestLostQuorumRefusesUntilItIsBack(t *testing.T) {
 		eventually(t, "healthy", func() bool { return e.Healthy(t.Context()) == nil })
 	})
 }
+
+func TestNodesShareALog(t *testing.T) {
+	c := testkit.NewCluster(t)
+	a := onCluster(t, c, jetstream.Config{Partitions: 1})
+	defer closeEngine(t, a)
+	b := onCluster(t, c, jetstream.Config{Partitions: 1})
+	defer closeEngine(t, b)
+	const keys = 100
+	var all sync.WaitGroup
+	var receipts [2][keys]carillon.Receipt
+	for i, e := range []*jetstream.Engine{a, b} {
+		for k := range keys {
+			all.Go(func() {
+				r, err := engine.AppendWait(t.Context(), e.Open("acme"), []engine.Append{{Event: numbered(k), Key: fmt.Sprint(k)}})
+				if err != nil {
+					t.Errorf("append: %v", err)
+					return
+				}
+				receipts[i][k] = r[0]
+			})
+		}
+	}
+	all.Wait()
+	for k := range keys {
+		x, y := receipts[0][k], receipts[1][k]
+		if x.Pos != y.Pos || x.Duplicate == y.Duplicate {
+			t.Errorf("key %d: %+v and %+v, want one event", k, x, y)
+		}
+	}
+	for _, e := range []*jetstream.Engine{a, b} {
+		if got := readAll(t, e.Open("acme")); len(got) != keys {
+			t.Errorf("%d entries are read, want %d", len(got), keys)
+		}
+	}
+	if err := a.Open("acme").Purge(t.Context(), receipts[0][keys-1].Pos.Seq); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := b.Open("acme").Resume(t.Context(), carillon.Position{}); err != nil || out.Status != engine.Expired {
+		t.Errorf("the other node says %v %v of what was purged", out, err)
+	}
+}

@@ -123,6 +123,10 @@ func (e *Engine) suits(ctx context.Context) error {
 		return fmt.Errorf("jetstream: the NATS server at %s is %s; batches that are stored as one (atomic publish) and keys that expire need %s or newer",
 			e.signals.ConnectedAddr(), version, leastServer)
 	}
+	if most := e.signals.MaxPayload(); most < maxMessage {
+		return fmt.Errorf("jetstream: the NATS server at %s takes messages of %d bytes at most; set its max_payload to %d",
+			e.signals.ConnectedAddr(), most, maxMessage)
+	}
 	info, err := e.manage.AccountInfo(ctx)
 	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
 		return fmt.Errorf("jetstream: the NATS server at %s has no JetStream for this account; enable it there: %w", e.signals.ConnectedAddr(), err)

@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,6 +115,7 @@ func TestServerWithoutWhatIsNeededIsRefused(t *testing.T) {
 			}
 			return s.ClientURL()
 		}, []string{"API level 1", "atomic publish", "need 2"}},
+		{"WithSmallMessages", func() string { return natsServer(t, server.Options{JetStream: true, MaxPayload: 1000}).ClientURL() }, []string{"1000 bytes", "max_payload to 1048576"}},
 		{"ThatIsNotThere", func() string { return "nats://127.0.0.1:1" }, []string{"connect", "no servers"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -179,5 +182,214 @@ func TestExternalConfigIsChecked(t *testing.T) {
 				closeEngine(t, e)
 			}
 		}
+	}
+}
+
+// takeOver answers publishes to a stream in its place, until restore.
+func takeOver(t *testing.T, s *server.Server, stream string, answer func(n int) string) (restore func()) {
+	t.Helper()
+	nc, js := natsConn(t, s.ClientURL())
+	has, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := has.CachedInfo().Config
+	subjects := config.Subjects
+	config.Subjects = []string{"elsewhere.>"}
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	sub, err := nc.Subscribe(subjects[0], func(m *nats.Msg) {
+		n++
+		_ = m.Respond([]byte(answer(n)))
+	})
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		config.Subjects = subjects
+		if err := sub.Unsubscribe(); err != nil {
+			t.Error(err)
+		}
+		if _, err := js.UpdateStream(t.Context(), config); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestEventWhoseKeyIsOnItsWayIsTriedAgain(t *testing.T) {
+	e, s := external(t, jetstream.Config{Partitions: 1, Durability: jetstream.Relaxed})
+	defer closeEngine(t, e)
+	log := e.Open("acme")
+	first := appendAll(t, log, engine.Append{Event: numbered(0)})[0]
+	tries := make(chan int, 1000)
+	restore := takeOver(t, s, "CAR_EV_0", func(n int) string {
+		tries <- n
+		return `{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"},"stream":"CAR_EV_0","seq":0}`
+	})
+	type answer struct {
+		r   []carillon.Receipt
+		err error
+	}
+	answers := make(chan answer, 2)
+	for n := 1; n <= 2; n++ {
+		log.Append([]engine.Append{{Event: numbered(n), Key: fmt.Sprint(n)}}, func(r []carillon.Receipt, err error) { answers <- answer{r, err} })
+	}
+	for range 6 {
+		<-tries
+	}
+	restore()
+	last := first.Pos.Seq
+	for n := 1; n <= 2; n++ {
+		a := <-answers
+		if a.err != nil || a.r[0].Duplicate || a.r[0].Pos.Seq != last+1 {
+			t.Fatalf("event %d: %+v %v, want it after %d", n, a.r, a.err, last)
+		}
+		last = a.r[0].Pos.Seq
+	}
+	if got := readAll(t, log); len(got) != 3 || string(got[1].Data) != "1" || string(got[2].Data) != "2" {
+		t.Errorf("%d entries are stored, in another order or more than once", len(got))
+	}
+}
+
+func TestEventRefusedByTheServerRefusesItsBatchAndNoOther(t *testing.T) {
+	e, s := external(t, jetstream.Config{Partitions: 1})
+	defer closeEngine(t, e)
+	_, js := natsConn(t, s.ClientURL())
+	stream, err := js.Stream(t.Context(), "CAR_EV_0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.MaxMsgSize = 2000 // less than the engine knows of
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	large := &carillon.Event{Type: "n", Data: make([]byte, 3000)}
+	bad, good := e.Open("bad"), e.Open("good")
+	known := appendAll(t, bad, engine.Append{Event: numbered(0), Key: "known"})[0]
+	var all sync.WaitGroup
+	for n := range 40 { // in flights that they share
+		all.Go(func() {
+			_, err := engine.AppendWait(t.Context(), bad, []engine.Append{
+				{Event: numbered(0), Key: "known"}, {Event: numbered(n), Key: fmt.Sprint(n)}, {Event: large},
+			})
+			if carillon.AsError(err).Code != carillon.CodeTooLarge {
+				t.Errorf("the batch: %v", err)
+			}
+		})
+		all.Go(func() {
+			r, err := engine.AppendWait(t.Context(), good, []engine.Append{{Event: numbered(n)}, {Event: numbered(n)}})
+			if err != nil || r[1].Pos.Seq != r[0].Pos.Seq+1 {
+				t.Errorf("another batch: %+v %v", r, err)
+			}
+		})
+	}
+	all.Wait()
+	if got := readAll(t, bad); len(got) != 1 || got[0].Pos != known.Pos {
+		t.Errorf("%d entries are stored, want the first alone", len(got))
+	}
+	if got := readAll(t, good); len(got) != 80 {
+		t.Errorf("%d entries of the other organization are stored, want 80", len(got))
+	}
+}
+
+// lag makes direct reads of a stream go to a copy of it as it is now: a replica
+// that no longer follows.
+func lag(t *testing.T, s *server.Server, stream string) {
+	t.Helper()
+	nc, js := natsConn(t, s.ClientURL())
+	has, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := natsjs.StreamConfig{Name: "OLD", Mirror: &natsjs.StreamSource{Name: stream}, AllowDirect: true}
+	mirror, err := js.CreateStream(t.Context(), old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "copy", func() bool {
+		info, err := mirror.Info(t.Context())
+		return err == nil && info.State.LastSeq == has.CachedInfo().State.LastSeq
+	})
+	old.Mirror = nil
+	if _, err := js.UpdateStream(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Subscribe("lagging", func(m *nats.Msg) { _ = nc.PublishRequest("$JS.API.DIRECT.GET.OLD", m.Reply, m.Data) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.GlobalAccount().AddMapping("$JS.API.DIRECT.GET."+stream, "lagging"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReplicaThatLagsIsNoticed(t *testing.T) {
+	e, s := external(t, jetstream.Config{Partitions: 1, Durability: jetstream.Relaxed})
+	defer closeEngine(t, e)
+	log, other := e.Open("acme"), e.Open("other")
+	var pos []carillon.Position
+	add := func() {
+		for n := range 10 {
+			pos = append(pos, appendAll(t, log, engine.Append{Event: numbered(n)})[0].Pos)
+			appendAll(t, other, engine.Append{Event: numbered(n)})
+		}
+	}
+	add()
+	time.Sleep(2 * time.Millisecond) //nolint:forbidigo // so that the times of acceptance differ
+	between := time.Now()
+	add()
+	// From here on the second ten are known to this process and not to the replica.
+	lag(t, s, "CAR_EV_0")
+	add()
+	for _, r := range []engine.Range{
+		{}, {Limit: 7}, {Limit: 20}, {Limit: 25}, {After: pos[15].Seq}, {After: pos[15].Seq, UpTo: pos[24].Seq}, {UpTo: pos[24].Seq, Limit: 20}, {After: pos[19].Seq, Limit: 3},
+	} {
+		want := pos
+		for len(want) > 0 && want[0].Seq <= r.After {
+			want = want[1:]
+		}
+		for r.UpTo > 0 && want[len(want)-1].Seq > r.UpTo {
+			want = want[:len(want)-1]
+		}
+		var got []carillon.Position
+		for next := r; ; {
+			end, err := log.Read(t.Context(), next, func(entry *carillon.Entry) error {
+				got = append(got, entry.Pos)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !end.More {
+				if end.Seen < want[len(want)-1].Seq {
+					t.Errorf("%+v: seen up to %d only", r, end.Seen)
+				}
+				break
+			}
+			next.After = end.Seen
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%+v: %d entries, want %d", r, len(got), len(want))
+		}
+	}
+	for _, p := range pos {
+		if out, err := log.Resume(t.Context(), p); err != nil || out.Status != engine.OK {
+			t.Errorf("resume at %v: %v %v", p, out, err)
+		}
+	}
+	if at, err := log.At(t.Context(), between); err != nil || at.Seq < pos[9].Seq || at.Seq >= pos[10].Seq {
+		t.Errorf("at the middle is %v (%v), want %v", at, err, pos[9])
+	}
+	appendAll(t, other, engine.Append{Event: numbered(0)})
+	if at, err := log.At(t.Context(), time.Now().Add(time.Hour)); err != nil || at.Seq < pos[29].Seq {
+		t.Errorf("at the end is %v (%v)", at, err)
 	}
 }

@@ -20,6 +20,7 @@ const (
 	codeNoResponders    = -1 // ours: nobody serves the stream just now
 	codeContainsKnown   = 10201
 	codeInProcess       = 10158
+	codeIncomplete      = 10176
 	codeMessageTooLarge = 10054
 	codeHeadersTooLarge = 10097
 	codeNoResources     = 10023
@@ -78,6 +79,7 @@ func (c *committer) commit(batches []*pending, grow bool) {
 		}
 		if batches = left; len(batches) == 0 {
 			c.trouble.Store(nil)
+			c.careful = false
 			return
 		}
 		if !c.pause(wait) {
@@ -142,6 +144,7 @@ func (c *committer) fly(batches []*pending, grow bool) (all []*pending, wait tim
 	if !whole && !c.cost.batch(len(c.items)) {
 		var good bool
 		batches, good, wait = c.flyPlain(batches, first, grow)
+		unknown(c.items)
 		if good {
 			c.cost.flewPlain(len(c.items), time.Since(start))
 		}
@@ -149,16 +152,29 @@ func (c *committer) fly(batches []*pending, grow bool) (all []*pending, wait tim
 		return batches, wait
 	}
 	c.engine.stats.batchFlights.Add(1)
-	a, ok := c.flyBatch(c.items, first)
+	a, guilty, ok := c.flyBatch(c.items, first)
 	switch {
 	case !ok:
+		unknown(c.items)
 		return batches, retryWait
+	case guilty != nil:
+		guilty.owner.err = a.shown()
+		return batches, 0
 	case a.code != 0:
 		return batches, c.batchRefused(a, c.items, batches)
 	}
 	c.cost.flewBatch(len(c.items), time.Since(start))
 	c.settle(c.items, batches)
 	return batches, 0
+}
+
+// unknown marks the items that were sent and not answered.
+func unknown(items []*item) {
+	for _, it := range items {
+		if !it.stored && !it.refused {
+			it.unsure = true
+		}
+	}
 }
 
 // pick lists the items that have to be sent in c.items: of those with one id
@@ -346,9 +362,11 @@ func (c *committer) join(batches []*pending, unanswered int) []*pending {
 }
 
 // flyBatch publishes the items as one atomic batch and returns the answer to
-// it; when that is good, every item is stored.
-func (c *committer) flyBatch(items []*item, first map[*item]bool) (ack, bool) {
+// it; when that is good, every item is stored. A careful one asks for an answer
+// to each item, and returns the one that is refused for good.
+func (c *committer) flyBatch(items []*item, first map[*item]bool) (a ack, guilty *item, ok bool) {
 	id := c.batches + strconv.FormatUint(c.flight, 36)
+	last := len(items) - 1
 	for i, it := range items {
 		clear(c.msg.Header)
 		encode(c.headers, it.event, it.id)
@@ -357,25 +375,34 @@ func (c *committer) flyBatch(items []*item, first map[*item]bool) (ack, bool) {
 		}
 		c.headers.set(hdrBatchID, id)
 		c.headers.set(hdrBatchSeq, strconv.Itoa(i+1))
-		last := i == len(items)-1
-		if last {
+		if i == last {
 			c.headers.set(hdrBatchCommit, "1")
 		}
-		if err := c.send(it, i, last); err != nil {
+		if err := c.send(it, i, i == last || c.careful); err != nil {
 			c.failed(err)
-			return ack{}, false
+			return ack{}, nil, false
 		}
 	}
-	_, a, ok := c.await()
-	if !ok {
-		return ack{}, false
-	}
-	if a.code == 0 {
-		for i, it := range items {
-			c.stored(it, a.seq-uint64(len(items)-1-i), false)
+	var why ack
+	for {
+		i, a, ok := c.await()
+		switch {
+		case !ok:
+			return ack{}, nil, false
+		case i != last:
+			if a.code != 0 && !transient(a.code) && guilty == nil {
+				guilty, why = items[i], a
+			}
+			continue
+		case guilty != nil:
+			return why, guilty, true
+		case a.code == 0:
+			for i, it := range items {
+				c.stored(it, a.seq-uint64(last-i), false)
+			}
 		}
+		return a, nil, true
 	}
-	return a, true
 }
 
 // batchRefused decides what becomes of a batch the server did not take.
@@ -391,6 +418,11 @@ func (c *committer) batchRefused(a ack, items []*item, batches []*pending) (wait
 		return 0
 	case a.code == codeInProcess:
 		return inProcessWait
+	case a.code == codeIncomplete && !c.careful:
+		// The server has refused one of the items without a word.
+		c.careful = true
+		c.failed(a.error())
+		return 0
 	case transient(a.code):
 		c.failed(a.error())
 		return retryWait
@@ -441,9 +473,9 @@ func (c *committer) stored(it *item, seq uint64, dup bool) {
 	if it.stored {
 		return
 	}
-	// What a retry finds there with a sequence that came after the first attempt
-	// is what that attempt has stored.
-	if dup && it.owner.attempts > 1 && seq > it.owner.floor {
+	// What a retry finds there with a sequence that came after an attempt without
+	// an answer is what that attempt has stored.
+	if dup && it.unsure && seq > it.owner.floor {
 		dup = false
 	}
 	it.stored, it.seq, it.dup = true, seq, dup
@@ -529,8 +561,12 @@ var (
 
 // parseAck reads an answer; the usual form without a JSON parser.
 func parseAck(msg *nats.Msg) (a ack) {
-	if len(msg.Data) == 0 {
+	switch {
+	case len(msg.Data) > 0:
+	case msg.Header.Get(hdrStatus) != "":
 		return ack{code: codeNoResponders, text: "nobody serves the stream"}
+	default:
+		return ack{} // a part of a batch, taken
 	}
 	if i := bytes.Index(msg.Data, ackSeq); i >= 0 && !bytes.Contains(msg.Data, ackError) {
 		for _, c := range bytes.TrimLeft(msg.Data[i+len(ackSeq):], " ") {

@@ -3,6 +3,7 @@ package transporttest
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,6 +26,19 @@ type Ask struct {
 	Extra    url.Values // parameters of the door's own
 	Idle     bool       // WebSocket: do not subscribe
 	Narrow   bool       // a small receive buffer
+
+	way way
+}
+
+// way is how a client reaches a node: in the clear over HTTP/1.1, or else.
+type way struct{ tls, h2 bool }
+
+// over makes a door of clients that take another way.
+func over(w way, open func(testing.TB, *Node, Ask) (Client, error)) func(testing.TB, *Node, Ask) (Client, error) {
+	return func(t testing.TB, n *Node, ask Ask) (Client, error) {
+		ask.way = w
+		return open(t, n, ask)
+	}
 }
 
 // Client is one receiver. It is used by one goroutine.
@@ -62,18 +76,23 @@ type Door struct {
 // Doors are all of them.
 var Doors = []Door{
 	{"WebSocket", true, openWebSocket},
-	{"SSE over HTTP/1.1", true, func(t testing.TB, n *Node, ask Ask) (Client, error) { return openSSE(t, n, ask, false) }},
-	{"SSE over HTTP/2", true, func(t testing.TB, n *Node, ask Ask) (Client, error) { return openSSE(t, n, ask, true) }},
-	{"long poll", false, func(t testing.TB, n *Node, ask Ask) (Client, error) { return openPoll(t, n, ask, "1") }},
+	{"WebSocket over TLS", true, over(way{tls: true}, openWebSocket)},
+	{"SSE over HTTP/1.1", true, openSSE},
+	{"SSE over HTTP/2", true, over(way{h2: true}, openSSE)},
+	{"SSE over HTTP/1.1 and TLS", true, over(way{tls: true}, openSSE)},
+	{"SSE over HTTP/2 and TLS", true, over(way{tls: true, h2: true}, openSSE)},
+	{"long poll", false, openLongPoll},
+	{"long poll over HTTP/2 and TLS", false, over(way{tls: true, h2: true}, openLongPoll)},
 	{"poll", false, func(t testing.TB, n *Node, ask Ask) (Client, error) { return openPoll(t, n, ask, "0") }},
 }
 
 // httpClient makes a client with connections of its own, which end with the
 // test.
-func httpClient(t testing.TB, h2, narrow bool) *http.Client {
-	tr := &http.Transport{Protocols: new(http.Protocols)}
-	tr.Protocols.SetHTTP1(!h2)
-	tr.Protocols.SetUnencryptedHTTP2(h2)
+func (n *Node) httpClient(t testing.TB, w way, narrow bool) *http.Client {
+	tr := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: &tls.Config{RootCAs: n.roots, MinVersion: tls.VersionTLS12}}
+	tr.Protocols.SetHTTP1(!w.h2)
+	tr.Protocols.SetHTTP2(w.h2 && w.tls)
+	tr.Protocols.SetUnencryptedHTTP2(w.h2 && !w.tls)
 	tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if tcp, ok := conn.(*net.TCPConn); ok && narrow {
@@ -86,12 +105,12 @@ func httpClient(t testing.TB, h2, narrow bool) *http.Client {
 }
 
 // request makes one that ends with ctx.
-func (n *Node) request(ctx context.Context, t testing.TB, method, path, token string, body io.Reader) *http.Request {
+func (n *Node) request(ctx context.Context, t testing.TB, path string, ask Ask) *http.Request {
 	t.Helper()
-	r, err := http.NewRequestWithContext(ctx, method, n.URL(path), body)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, n.url(ask.way.tls, path), nil)
 	must(t, err)
-	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
+	if ask.Token != "" {
+		r.Header.Set("Authorization", "Bearer "+ask.Token)
 	}
 	return r
 }
@@ -150,8 +169,8 @@ func (n *Node) Dial(t testing.TB, ask Ask, header http.Header) (*Socket, error) 
 		}
 	}
 	header.Del("Sec-WebSocket-Protocol")
-	conn, resp, err := websocket.Dial(n.ctx, n.URL("/v1/ws?"+ask.query().Encode()), &websocket.DialOptions{
-		HTTPHeader: header, Subprotocols: offered, HTTPClient: httpClient(t, false, ask.Narrow),
+	conn, resp, err := websocket.Dial(n.ctx, n.url(ask.way.tls, "/v1/ws?"+ask.query().Encode()), &websocket.DialOptions{
+		HTTPHeader: header, Subprotocols: offered, HTTPClient: n.httpClient(t, ask.way, ask.Narrow),
 	})
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
@@ -251,13 +270,13 @@ type stream struct {
 	Header http.Header
 }
 
-func openSSE(t testing.TB, n *Node, ask Ask, h2 bool) (Client, error) {
+func openSSE(t testing.TB, n *Node, ask Ask) (Client, error) {
 	t.Helper()
 	q := ask.query()
 	q["pattern"] = ask.Patterns
 	ctx, cancel := context.WithCancel(n.ctx)
 	t.Cleanup(cancel)
-	resp, err := httpClient(t, h2, ask.Narrow).Do(n.request(ctx, t, "GET", "/v1/sse?"+q.Encode(), ask.Token, nil))
+	resp, err := n.httpClient(t, ask.way, ask.Narrow).Do(n.request(ctx, t, "/v1/sse?"+q.Encode(), ask))
 	if err != nil {
 		return nil, err
 	}
@@ -374,9 +393,11 @@ type poller struct {
 	ready  []Message
 }
 
+func openLongPoll(t testing.TB, n *Node, ask Ask) (Client, error) { return openPoll(t, n, ask, "1") }
+
 func openPoll(t testing.TB, n *Node, ask Ask, wait string) (Client, error) {
 	t.Helper()
-	p := &poller{t: t, n: n, ask: ask, wait: wait, client: httpClient(t, false, false), cursor: ask.After, next: ask.After}
+	p := &poller{t: t, n: n, ask: ask, wait: wait, client: n.httpClient(t, ask.way, false), cursor: ask.After, next: ask.After}
 	p.wait = "0" // the first only says where to begin
 	err := p.poll()
 	p.wait = wait
@@ -392,7 +413,7 @@ func (p *poller) poll() error {
 	if p.next != "" {
 		q.Set("cursor", p.next)
 	}
-	resp, err := p.client.Do(p.n.request(p.n.ctx, p.t, "GET", "/v1/poll?"+q.Encode(), p.ask.Token, nil))
+	resp, err := p.client.Do(p.n.request(p.n.ctx, p.t, "/v1/poll?"+q.Encode(), p.ask))
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,15 @@ package transporttest
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -16,6 +22,7 @@ import (
 	"github.com/carillon-rt/carillon/internal/engine/memory"
 	"github.com/carillon-rt/carillon/internal/gate"
 	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/listen"
 	"github.com/carillon-rt/carillon/internal/loop"
 	"github.com/carillon-rt/carillon/internal/org"
 	"github.com/carillon-rt/carillon/internal/session"
@@ -49,11 +56,13 @@ type Node struct {
 	Gate   *gate.Gate
 	IDs    *wire.Keyring
 
-	addr    string
+	addr    string // in the clear
+	secure  string // over TLS
+	roots   *x509.CertPool
 	secret  []byte
 	ahead   atomic.Int64 // how far the clock of auth is ahead
 	ctx     context.Context
-	server  *http.Server
+	servers []*http.Server
 	sockets *loop.Sockets
 	hub     *hub.Hub
 	served  chan error
@@ -68,7 +77,7 @@ func New(t testing.TB, cfg Config) *Node {
 	t.Cleanup(cancel)
 	n := &Node{
 		Engine: cfg.Engine, ctx: ctx, secret: []byte("a secret that only this test knows"),
-		IDs: wire.NewKeyring([]byte("0123456789abcdef0123456789abcdef")), sockets: &loop.Sockets{WriteTimeout: cfg.WriteTimeout}, served: make(chan error, 1),
+		IDs: wire.NewKeyring([]byte("0123456789abcdef0123456789abcdef")), sockets: &loop.Sockets{WriteTimeout: cfg.WriteTimeout}, served: make(chan error, 2),
 	}
 	if n.Engine == nil {
 		n.Engine, n.own = memory.New(memory.Config{}), true
@@ -92,15 +101,47 @@ func New(t testing.TB, cfg Config) *Node {
 	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, WriteTimeout: cfg.WriteTimeout}))
 	mux.Handle("/v1/poll", poll.Handler(poll.Config{Core: n.Core, Auth: authn, Origins: origins}))
 	mux.Handle("/v1/frames", frames.Handler(frames.Config{Core: n.Core, Auth: authn, Origins: origins}))
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	n.addr = listener.Addr().String()
-	n.server = &http.Server{Handler: mux, Protocols: new(http.Protocols), ReadHeaderTimeout: patience}
-	n.server.Protocols.SetHTTP1(true)
-	n.server.Protocols.SetUnencryptedHTTP2(true)
-	go func() { n.served <- n.server.Serve(listener) }()
+	n.addr = n.serve(t, mux, nil)
+	secure, roots := certificate(t)
+	n.secure, n.roots = n.serve(t, mux, secure), roots
 	t.Cleanup(func() { n.Stop(t) })
 	return n
+}
+
+// serve opens a port, as a server does, over TLS if there are settings for it.
+func (n *Node) serve(t testing.TB, h http.Handler, secure *tls.Config) (addr string) {
+	t.Helper()
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	l := listen.New(n.ctx, raw, listen.Config{TLS: secure, Timeout: patience})
+	s := &http.Server{Handler: h, Protocols: new(http.Protocols), ReadHeaderTimeout: patience, TLSConfig: secure}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(secure != nil)
+	s.Protocols.SetUnencryptedHTTP2(secure == nil)
+	n.servers = append(n.servers, s)
+	go func() { n.served <- s.Serve(l) }()
+	return raw.Addr().String()
+}
+
+// certificate makes one for 127.0.0.1, and who trusts it.
+func certificate(t testing.TB) (*tls.Config, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	must(t, err)
+	leaf, err := x509.ParseCertificate(der)
+	must(t, err)
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+	}, roots
 }
 
 // Stop ends the node, in the order a server does.
@@ -112,9 +153,13 @@ func (n *Node) Stop(t testing.TB) {
 	n.stopped = true
 	must(t, n.Core.Drain(n.ctx, 0))
 	must(t, n.sockets.Close(n.ctx))
-	must(t, n.server.Shutdown(n.ctx))
-	if err := <-n.served; !errors.Is(err, http.ErrServerClosed) {
-		t.Error(err)
+	for _, s := range n.servers {
+		must(t, s.Shutdown(n.ctx))
+	}
+	for range n.servers {
+		if err := <-n.served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	}
 	n.hub.Stop()
 	if n.own {
@@ -137,6 +182,13 @@ func (v verifier) Verify(token string, done func(*carillon.Principal, error)) {
 
 // URL of a path of the node.
 func (n *Node) URL(path string) string { return "http://" + n.addr + path }
+
+func (n *Node) url(secure bool, path string) string {
+	if secure {
+		return "https://" + n.secure + path
+	}
+	return n.URL(path)
+}
 
 // Addr is where the node listens.
 func (n *Node) Addr() string { return n.addr }

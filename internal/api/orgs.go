@@ -301,7 +301,7 @@ func readSettings(r *http.Request) ([]byte, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, org.MaxSettings+1))
 	if err != nil {
-		return nil, &carillon.Error{Code: carillon.CodeBadRequest, Message: "the body could not be read to its end", Err: err}
+		return nil, &carillon.Error{Code: carillon.CodeBadRequest, Message: "the body could not be read to its end, or not in the time that the server allows", Err: err}
 	}
 	if len(body) > org.MaxSettings {
 		return nil, carillon.Errorf(carillon.CodeTooLarge, "the body is larger than %d bytes", org.MaxSettings)

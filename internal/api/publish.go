@@ -180,7 +180,7 @@ func (a *api) body(r *http.Request) (*bytes.Buffer, error) {
 		return nil, a.tooLarge()
 	case err != nil:
 		a.bodies.put(b)
-		return nil, &carillon.Error{Code: carillon.CodeBadRequest, Message: "the body could not be read to its end", Err: err}
+		return nil, &carillon.Error{Code: carillon.CodeBadRequest, Message: "the body could not be read to its end, or not in the time that the server allows", Err: err}
 	}
 	return b, nil
 }

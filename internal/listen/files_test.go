@@ -49,7 +49,7 @@ func store(t *testing.T, dir string, cert, key []byte) (certFile, keyFile string
 // offered is the name in the certificate that a client gets.
 func offered(t *testing.T, l *listen.Listener) string {
 	t.Helper()
-	conn := tls.Client(call(t, l.Addr(), ""), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) //nolint:gosec // it only looks
+	conn := tls.Client(call(t, l.Addr(), ""), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
 	must(t, conn.HandshakeContext(t.Context()))
 	defer conn.Close()
 	return conn.ConnectionState().PeerCertificates[0].Subject.CommonName
@@ -146,7 +146,7 @@ func TestFilesAreWatched(t *testing.T) {
 }
 
 func TestAPairThatIsNoneIsRefusedAtTheStart(t *testing.T) {
-	cert, key := pair(t, "one", time.Now().Add(time.Hour))
+	cert, _ := pair(t, "one", time.Now().Add(time.Hour))
 	_, other := pair(t, "other", time.Now().Add(time.Hour))
 	certFile, keyFile := store(t, t.TempDir(), cert, other)
 	if _, err := listen.LoadFiles(certFile, keyFile, new(logged).logger()); err == nil || !strings.Contains(err.Error(), certFile) {
@@ -156,7 +156,7 @@ func TestAPairThatIsNoneIsRefusedAtTheStart(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	log := new(logged)
-	cert, key = pair(t, "old", time.Now().Add(-time.Hour))
+	cert, key := pair(t, "old", time.Now().Add(-time.Hour))
 	certFile, keyFile = store(t, t.TempDir(), cert, key)
 	if _, err := listen.LoadFiles(certFile, keyFile, log.logger()); err != nil || !strings.Contains(log.String(), "level=WARN") {
 		t.Errorf("one that has expired: %v, %s", err, log)

@@ -26,22 +26,22 @@ func child() {
 	}
 	in, err := listen.Inherit(listen.Env{Get: os.Getenv, Unset: os.Unsetenv, PID: os.Getpid()})
 	if err != nil {
-		fmt.Println("error:", err) //nolint:forbidigo // it is what the child is for
+		fmt.Println("error:", err)
 		return
 	}
 	for _, name := range in.Names() {
 		l := in.Take(name)
-		fmt.Println("port", name, l.Addr().Network()) //nolint:forbidigo // as above
+		fmt.Println("port", name, l.Addr().Network())
 		conn, err := l.Accept()
 		if err != nil {
-			fmt.Println("error:", err) //nolint:forbidigo // as above
+			fmt.Println("error:", err)
 			continue
 		}
 		_, _ = io.WriteString(conn, "hello from "+name)
 		_ = conn.Close()
 		_ = l.Close()
 	}
-	fmt.Println("left", in.Names(), slices.ContainsFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "LISTEN_") })) //nolint:forbidigo // as above
+	fmt.Println("left", in.Names(), slices.ContainsFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "LISTEN_") }))
 }
 
 // run starts the child with files and variables, and returns what it says.

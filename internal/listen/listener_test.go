@@ -241,7 +241,7 @@ func TestWhoIsSlowToBeginIsCutAndDelaysNobody(t *testing.T) {
 				l := port(t, slow)
 				echo(t, l)
 				late := call(t, l.Addr(), said)
-				prompt := net.Conn(call(t, l.Addr(), ""))
+				prompt := call(t, l.Addr(), "")
 				if cfg.Proxies != nil {
 					_, err := io.WriteString(prompt, proxied)
 					must(t, err)
@@ -345,7 +345,7 @@ func TestBothVersionsOfHTTPAreSpokenOverTLS(t *testing.T) {
 		tr.Protocols.SetHTTP1(proto == "HTTP/1.1")
 		tr.Protocols.SetHTTP2(proto == "HTTP/2.0")
 		c := &http.Client{Transport: tr}
-		resp, err := c.Get("https://" + l.Addr().String()) //nolint:noctx // it ends with the test
+		resp, err := c.Get("https://" + l.Addr().String())
 		must(t, err)
 		b, err := io.ReadAll(resp.Body)
 		must(t, err)

@@ -93,7 +93,7 @@ func (m *Manager) tell(lines ...string) error {
 	if err != nil {
 		return fmt.Errorf("listen: tell the service manager: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()                    // the datagram has gone, or has not
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // if it fails so may the write
 	if _, err := conn.Write([]byte(strings.Join(lines, "\n"))); err != nil {
 		return fmt.Errorf("listen: tell the service manager: %w", err)

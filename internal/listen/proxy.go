@@ -70,7 +70,7 @@ func readBinary(r io.Reader, limit int) (client netip.AddrPort, err error) {
 	default:
 		return client, fmt.Errorf("listen: a PROXY header with version and command %#02x", command)
 	}
-	size := 0
+	var size int
 	switch family {
 	case familyNone, familyUnix:
 		return client, nil

@@ -49,7 +49,7 @@ func TestTheStoreHoldsEventsInTheClearAndNoCredential(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	secretOf := func(text string) string { return text[strings.LastIndexAny(text, "._")+1:] } // of a key or a signature
+	after := func(text, last string) string { return text[strings.LastIndex(text, last)+1:] }
 	found := map[string]bool{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -73,7 +73,8 @@ func TestTheStoreHoldsEventsInTheClearAndNoCredential(t *testing.T) {
 			found[text] = found[text] || bytes.Contains(b, []byte(text))
 		}
 		for name, text := range map[string]string{
-			"a key of the config": secretOf(configured), "a key of the store": secretOf(made.Key), "a token": secretOf(bearer), "a ticket": one, "the issuer's secret": secret,
+			"a key of the config": after(configured, "_"), "a key of the store": after(made.Key, "_"), "a token": after(bearer, "."), "a ticket": one,
+			"the issuer's secret": secret,
 		} {
 			if bytes.Contains(b, []byte(text)) {
 				t.Errorf("%s has %s", path, name)
@@ -84,9 +85,9 @@ func TestTheStoreHoldsEventsInTheClearAndNoCredential(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for text, there := range map[string]bool{"words in the clear": true, made.ID: true, "install.key": true} {
-		if found[text] != there {
-			t.Errorf("the store has %q: %v", text, found[text])
+	for _, text := range []string{"words in the clear", made.ID, "install.key"} {
+		if !found[text] {
+			t.Errorf("the store does not have %q", text)
 		}
 	}
 }

@@ -89,12 +89,18 @@ func (i *issuer) settings() config.Issuer {
 }
 
 // jwksHit is how a limit of published keys is met, with an issuer that has so
-// many. meet gets a function that makes its tokens.
-func jwksHit(keys int, hold chan struct{}, set func(*config.Config), meet func(t *testing.T, n *limitedNode, bearer func(kid string) []string)) hit {
+// many, which answers at once, or when what hold points at is closed. meet gets a
+// function that makes its tokens.
+func jwksHit(keys int, hold *chan struct{}, set func(*config.Config), meet func(t *testing.T, n *limitedNode, bearer func(kid string) []string)) hit {
 	var i *issuer
 	return hit{
 		set: func(c *config.Config) {
-			i = newIssuer(keys, hold)
+			var answer chan struct{}
+			if hold != nil {
+				answer = make(chan struct{})
+				*hold = answer
+			}
+			i = newIssuer(keys, answer)
 			c.Issuers = append(c.Issuers, i.settings())
 			c.JWKS.MinInterval = config.Duration(time.Second)
 			set(c)
@@ -136,8 +142,8 @@ var (
 			return n.limits(t)["jwks_unknown"] > 0
 		})
 	})
-	jwksHold       = make(chan struct{})
-	jwksWaitingHit = jwksHit(1, jwksHold, func(c *config.Config) { c.Limits.JWKSWaiting = 1 }, func(t *testing.T, n *limitedNode, bearer func(string) []string) {
+	jwksHold       chan struct{} // made anew each time
+	jwksWaitingHit = jwksHit(1, &jwksHold, func(c *config.Config) { c.Limits.JWKSWaiting = 1 }, func(t *testing.T, n *limitedNode, bearer func(string) []string) {
 		var all sync.WaitGroup
 		for range 3 {
 			all.Go(func() {

@@ -129,7 +129,7 @@ func TestABodyThatNeverEndsIsGivenUp(t *testing.T) {
 			}
 			body, _ := io.ReadAll(resp.Body)
 			_ = resp.Body.Close()
-			if resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "to its end") {
+			if resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "not in the time that the server allows") {
 				t.Errorf("%s, %s: %d %s", path, name, resp.StatusCode, body)
 			}
 			if _, err := in.ReadByte(); err == nil {

@@ -141,7 +141,7 @@ func TestAReloadTakesTheNewCertificate(t *testing.T) {
 	overTLS(t, cfg)
 	s := start(t, cfg)
 	name := func() string {
-		conn, err := tls.Dial("tcp", strings.TrimPrefix(s.PublicURL(), "https://"), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) //nolint:gosec,noctx // it only looks
+		conn, err := tls.Dial("tcp", strings.TrimPrefix(s.PublicURL(), "https://"), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -127,7 +127,7 @@ func Body(r *http.Request, limit int, types ...string) (body []byte, mediaType s
 	case len(body) > limit:
 		return nil, "", tooLarge(r, limit)
 	case err != nil:
-		return nil, "", &carillon.Error{Code: carillon.CodeBadRequest, Message: "the body could not be read to its end", Err: err}
+		return nil, "", &carillon.Error{Code: carillon.CodeBadRequest, Message: "the body could not be read to its end, or not in the time that the server allows", Err: err}
 	}
 	return body, mediaType, nil
 }

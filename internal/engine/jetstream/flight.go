@@ -230,6 +230,9 @@ func (c *committer) findNew(items []*item) (map[*item]bool, error) {
 		}
 		if found.seq > 0 {
 			o.known = true
+			if c.engine.firsts.shared {
+				continue // who stored it has written the record
+			}
 			seq := found.seq
 			if found.header.Get(hdrFirst) == "" {
 				seq = 0 // it had others before

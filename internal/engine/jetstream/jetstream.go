@@ -201,14 +201,14 @@ func (e *Engine) adopt(ctx context.Context) error {
 	if err := e.countPartitions(ctx); err != nil {
 		return err
 	}
-	if e.firsts, err = loadFirsts(ctx, e.ours, e.config.Logger); err != nil {
+	if e.firsts, err = e.loadFirsts(ctx); err != nil {
 		return err
 	}
 	if e.budget, err = e.allot(); err != nil {
 		return err
 	}
 	for i := range e.config.Partitions {
-		p := &partition{number: i, stream: e.config.streamPrefix() + "_EV_" + strconv.Itoa(i)}
+		p := &partition{number: i, stream: e.streamOf(i)}
 		if err := e.adoptStream(ctx, p); err != nil {
 			return err
 		}
@@ -219,6 +219,10 @@ func (e *Engine) adopt(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (e *Engine) streamOf(partition int) string {
+	return e.config.streamPrefix() + "_EV_" + strconv.Itoa(partition)
 }
 
 // led waits until a partition has a leader, which answers: in a cluster that has
@@ -335,7 +339,9 @@ func wrap(err error, doing string) error {
 func (e *Engine) Partitions() int { return e.config.Partitions }
 
 // Open returns the log of one organization.
-func (e *Engine) Open(org carillon.OrgID) engine.Log {
+func (e *Engine) Open(org carillon.OrgID) engine.Log { return e.logOf(org) }
+
+func (e *Engine) logOf(org carillon.OrgID) *log {
 	p := e.parts[xxhash.Sum64String(string(org))%uint64(len(e.parts))]
 	return &log{engine: e, part: p, org: p.committer.org(org)}
 }
@@ -509,19 +515,28 @@ func (l *publishLink) close() {
 // firsts remembers which organizations ever had an entry, so that one that lost
 // none is not told it did. Records are written in the background: until one is
 // there the log itself shows that the organization is known.
+//
+// Where several nodes share a log, another one's entry may have come first. Then
+// the writer looks which is the first, and what this process does not know is
+// looked up.
 type firsts struct {
-	bucket jetstream.KeyValue
-	warn   func(string, ...any)
+	engine *Engine
+	shared bool
 
 	mu      sync.Mutex
 	known   map[carillon.OrgID]uint64
-	waiting []carillon.OrgID
+	waiting []firstEntry
 	writing chan struct{} // closed when the running writer ends; nil: none runs
 }
 
-func loadFirsts(ctx context.Context, bucket jetstream.KeyValue, logger interface{ Warn(string, ...any) }) (*firsts, error) {
-	f := &firsts{bucket: bucket, warn: logger.Warn, known: make(map[carillon.OrgID]uint64)}
-	watch, err := bucket.Watch(ctx, keyFirst+">", jetstream.IgnoreDeletes())
+type firstEntry struct {
+	org carillon.OrgID
+	seq uint64
+}
+
+func (e *Engine) loadFirsts(ctx context.Context) (*firsts, error) {
+	f := &firsts{engine: e, shared: e.config.NATS != nil, known: make(map[carillon.OrgID]uint64)}
+	watch, err := e.ours.Watch(ctx, keyFirst+">", jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, wrap(err, "read the organizations")
 	}
@@ -540,7 +555,8 @@ func loadFirsts(ctx context.Context, bucket jetstream.KeyValue, logger interface
 	}
 }
 
-// get returns the sequence of the organization's first ever entry.
+// get returns the sequence of the organization's first ever entry as far as this
+// process knows it; 0 when it knows only that there was one.
 func (f *firsts) get(org carillon.OrgID) (seq uint64, known bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -548,7 +564,27 @@ func (f *firsts) get(org carillon.OrgID) (seq uint64, known bool) {
 	return seq, known
 }
 
-// put remembers it and writes the record soon.
+// find is get, and looks up what this process does not know.
+func (f *firsts) find(ctx context.Context, org carillon.OrgID) (seq uint64, known bool, err error) {
+	if seq, known = f.get(org); known || !f.shared {
+		return seq, known, nil
+	}
+	record, _, err := f.engine.kv.Get(ctx, keyFirst+string(org))
+	if errors.Is(err, engine.ErrNoKey) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	seq, err = strconv.ParseUint(string(record), 10, 64)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known[org] = seq
+	return seq, true, err
+}
+
+// put remembers the first entry that this process has stored of an organization
+// that had none, and writes the record soon.
 func (f *firsts) put(org carillon.OrgID, seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -556,7 +592,10 @@ func (f *firsts) put(org carillon.OrgID, seq uint64) {
 		return
 	}
 	f.known[org] = seq
-	f.waiting = append(f.waiting, org)
+	if f.shared {
+		f.known[org] = 0
+	}
+	f.waiting = append(f.waiting, firstEntry{org, seq})
 	if f.writing == nil {
 		f.writing = make(chan struct{})
 		go f.write(f.writing)
@@ -575,17 +614,43 @@ func (f *firsts) write(done chan struct{}) {
 			f.mu.Unlock()
 			return
 		}
-		org := f.waiting[0]
+		entry := f.waiting[0]
 		f.waiting = f.waiting[1:]
-		seq := f.known[org]
 		f.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), recordTimeout) //nolint:forbidigo // it outlives every append
-		_, err := f.bucket.Put(ctx, keyFirst+string(org), strconv.AppendUint(nil, seq, 10))
-		cancel()
-		if err != nil {
-			f.warn("jetstream: the record of an organization's first entry was not written", "org", org, "err", err)
+		if err := f.record(entry); err != nil {
+			f.engine.config.Logger.Warn("jetstream: the record of an organization's first entry was not written", "org", entry.org, "err", err)
 		}
 	}
+}
+
+func (f *firsts) record(entry firstEntry) error {
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout) //nolint:forbidigo // it outlives every append
+	defer cancel()
+	key := keyFirst + string(entry.org)
+	if !f.shared {
+		return f.engine.kv.Put(ctx, key, strconv.AppendUint(nil, entry.seq, 10))
+	}
+	l := f.engine.logOf(entry.org)
+	oldest, err := f.engine.get(ctx, l.part, getRequest{Seq: 1, NextFor: l.org.subject}, true)
+	if err != nil {
+		return err
+	}
+	seq := oldest.seq
+	if seq > entry.seq { // it is gone already: nobody can say which was the first
+		seq = 0
+	}
+	_, err = f.engine.kv.Create(ctx, key, strconv.AppendUint(nil, seq, 10))
+	if errors.Is(err, engine.ErrKeyExists) {
+		f.mu.Lock()
+		delete(f.known, entry.org)
+		f.mu.Unlock()
+		_, _, err = f.find(ctx, entry.org)
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known[entry.org] = seq
+	return err
 }
 
 // flush waits until every record is written.

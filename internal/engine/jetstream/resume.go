@@ -59,11 +59,15 @@ func (l *log) lost(ctx context.Context, pos carillon.Position) (engine.Outcome, 
 	if err != nil {
 		return engine.Outcome{}, err
 	}
-	first, known := e.firsts.get(l.org.id)
+	first, known, err := e.firsts.find(ctx, l.org.id)
+	if err != nil {
+		return engine.Outcome{}, err
+	}
+	marked := !e.firsts.shared && oldest.header.Get(hdrFirst) != "" // several nodes may each mark one
 	switch {
 	case oldest.seq == 0 && !known:
 		return engine.Outcome{}, nil // it never had an entry
-	case oldest.seq > 0 && (oldest.seq <= pos.Seq+1 || oldest.seq == first || oldest.header.Get(hdrFirst) != ""):
+	case oldest.seq > 0 && (oldest.seq <= pos.Seq+1 || oldest.seq == first || marked):
 		return engine.Outcome{}, nil
 	}
 	info, err := e.info(ctx, p, l.org.subject)

@@ -227,7 +227,7 @@ func TestAPatternNotGrantedIsRefusedByName(t *testing.T) {
 		if !errors.As(err, &r) || r.Code != "forbidden" || !strings.Contains(r.Detail, "orders.>") {
 			t.Fatalf("got %v, want forbidden, naming the pattern", err)
 		}
-		if door.Name != "WebSocket" && r.Status != http.StatusForbidden {
+		if !strings.HasPrefix(door.Name, "WebSocket") && r.Status != http.StatusForbidden {
 			t.Errorf("status %d", r.Status)
 		}
 		c := open(t, n, door, ask{Token: token, Patterns: []string{"orders.paid"}})
@@ -269,7 +269,7 @@ func TestACredentialIsNeeded(t *testing.T) {
 				t.Errorf("got %v, want 401 with WWW-Authenticate", err)
 			}
 		}
-		if door.Name == "WebSocket" {
+		if strings.HasPrefix(door.Name, "WebSocket") {
 			return // it waits for connect
 		}
 		_, err := door.Open(t, n, ask{Patterns: []string{">"}})
@@ -316,7 +316,7 @@ func ends(t *testing.T, c client, door transporttest.Door, code int) {
 			continue
 		}
 		var end *transporttest.Ended
-		if !errors.As(err, &end) || door.Name == "WebSocket" && int(end.Code) != code {
+		if !errors.As(err, &end) || strings.HasPrefix(door.Name, "WebSocket") && int(end.Code) != code {
 			t.Fatalf("got %v, want the end with %d", err, code)
 		}
 		return

@@ -26,6 +26,7 @@ type CLI struct {
 	Token   TokenCmd   `cmd:"" help:"Print a token for a client, signed with an issuer's secret."`
 	Keys    KeysCmd    `cmd:"" help:"Make API keys for servers."`
 	Config  ConfigCmd  `cmd:"" help:"Check, print or explain settings."`
+	Engine  EngineCmd  `cmd:"" help:"Move the log: export it, import it elsewhere."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a server, with every message checked."`
 	Version VersionCmd `cmd:"" help:"Print the version."`
 }

@@ -134,7 +134,7 @@ func answerProblem(log *slog.Logger, w http.ResponseWriter, r *http.Request, err
 		h.Set("WWW-Authenticate", "Bearer")
 	}
 	if e.Code.Status() >= 500 && r.Context().Err() == nil {
-		log.Error("api: request failed", "method", r.Method, "path", r.URL.Path, "code", e.Code, "err", err)
+		log.Error("api: request failed", "method", r.Method, "path", r.URL.Path, "client", r.RemoteAddr, "code", e.Code, "err", err)
 	}
 	w.WriteHeader(e.Code.Status())
 	_, _ = w.Write(wire.AppendProblem(nil, e)) // the client may be gone

@@ -182,6 +182,10 @@ func (k *checker) orgs(orgs []Org) (ids map[string]bool) {
 		if own := o.Retention.Bytes; own != nil {
 			k.orgBytes(at+".retention.bytes", *own)
 		}
+		if own := o.Retention.Age; own != nil {
+			k.atLeast(at+".retention.age", *own, minute)
+		}
+		k.notNegative(at+".retention.events", k.c.EffectiveRetention(o).Events)
 	}
 	return ids
 }

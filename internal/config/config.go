@@ -8,6 +8,8 @@
 // [Example] is the reference of every setting.
 package config
 
+import "time"
+
 import "slices"
 
 // Config is every setting of a node. Default has the values that hold where a
@@ -131,7 +133,18 @@ type Org struct {
 // OrgRetention is how much of an organization's own log is kept; nil means what
 // [Retention] says.
 type OrgRetention struct {
-	Bytes *Size `yaml:"bytes,omitempty"` // 0: no limit
+	Age    *Duration `yaml:"age,omitempty"`
+	Events *int64    `yaml:"events,omitempty"` // 0: no limit of its own
+	Bytes  *Size     `yaml:"bytes,omitempty"`  // 0: no limit
+}
+
+// EffectiveRetention is what holds for one organization beside the retention of
+// all; 0: nothing. Its fields are those of org.Retention, so that one converts to
+// the other.
+type EffectiveRetention struct {
+	Age    time.Duration
+	Events int64
+	Bytes  int64
 }
 
 // OrgLimits are an organization's own limits; nil means that of [Limits].
@@ -374,14 +387,16 @@ func (c *Config) EffectiveLimits(o Org) Effective {
 	}
 }
 
-// OrgBytes is how many bytes of an organization's events are kept; 0: no limit.
-func (c *Config) OrgBytes(id string) int64 {
-	for _, o := range c.Orgs {
-		if o.ID == id {
-			return int64(or(o.Retention.Bytes, c.Engine.Retention.BytesPerOrg))
-		}
+// OrgRetention is what is kept of an organization that does not say it itself.
+func (c *Config) OrgRetention() EffectiveRetention { return c.EffectiveRetention(Org{}) }
+
+// EffectiveRetention is what is kept of an organization.
+func (c *Config) EffectiveRetention(o Org) EffectiveRetention {
+	return EffectiveRetention{
+		Age:    or(o.Retention.Age, 0).D(),
+		Events: or(o.Retention.Events, 0),
+		Bytes:  int64(or(o.Retention.Bytes, c.Engine.Retention.BytesPerOrg)),
 	}
-	return int64(c.Engine.Retention.BytesPerOrg)
 }
 
 // Chose reports whether the file or the environment named a setting.

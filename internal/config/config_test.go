@@ -183,7 +183,7 @@ origins: [https://file.example]
 	if got, want := c.EffectiveLimits(c.Orgs[0]), (config.Effective{PublishBytesPerSecond: 1 << 20}); got != want {
 		t.Errorf("limits of the first org are %+v", got)
 	}
-	if a, b := c.OrgBytes("7"), c.OrgBytes("b"); a != 0 || b != 2<<20 {
+	if a, b := c.EffectiveRetention(c.Orgs[0]).Bytes, c.OrgRetention().Bytes; a != 0 || b != 2<<20 {
 		t.Errorf("the orgs' logs may have %d and %d bytes", a, b)
 	}
 	if got := c.EffectiveLimits(c.Orgs[1]); got.PublishPerSecond != 50 || got != c.OrgDefaults() {

@@ -188,6 +188,14 @@ type State struct {
 	Bytes    uint64
 }
 
+// Budget is how much of one organization's log is kept, where that is less than
+// what is kept of everybody's. 0 is no limit of its own. An organization that is a
+// tenth over its budget loses its oldest entries until it is not.
+type Budget struct {
+	Bytes  int64 // of entries, as StoredSize counts them
+	Events int64
+}
+
 // Caps is what an engine promises.
 type Caps struct {
 	Durable        bool          // an acknowledged entry survives the process

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -211,17 +212,31 @@ func TestNoHostIsServedThatIsNotListed(t *testing.T) {
 		t.Error("there is a certificate without an authority")
 	}
 	<-asked // for the host that is
-
-	acme.Close()
-	for len(asked) > 0 {
-		<-asked
-	}
-	if _, err := tryTLS(t, l, host); err == nil {
-		t.Error("there is a certificate without an authority")
-	}
 	_ = authority.Close()
-	if _, more := <-asked; more {
-		t.Error("after Close the authority is asked")
+}
+
+func TestClosingEndsWhatIsAskedOfTheAuthority(t *testing.T) {
+	authority, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer authority.Close()
+	log := new(logged)
+	acme, err := listen.NewACME(t.Context(), listen.ACMEConfig{Hosts: []string{host}, Cache: t.TempDir(), Directory: "https://" + authority.Addr().String()})
+	must(t, err)
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	l := listen.New(t.Context(), raw, listen.Config{TLS: acme.TLS(), Timeout: patience, Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	echo(t, l)
+	refused := make(chan error, 1)
+	go func() {
+		_, err := tryTLS(t, l, host)
+		refused <- err
+	}()
+	conn, err := authority.Accept() // and it says nothing
+	must(t, err)
+	defer conn.Close()
+	acme.Close()
+	if err := <-refused; err == nil || !strings.Contains(log.String(), "context canceled") {
+		t.Errorf("the handshake ended with %v: %s", err, log)
 	}
 }
 

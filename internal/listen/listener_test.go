@@ -224,50 +224,61 @@ func TestOldTLSIsRefused(t *testing.T) {
 	must(t, tls.Client(call(t, l.Addr(), ""), client).HandshakeContext(t.Context()))
 }
 
-// Somebody who is slow is cut at the deadline; meanwhile nobody waits for them.
-func TestWhoIsSlowToBeginIsCutAndDelaysNobody(t *testing.T) {
+// slow are the ports where somebody can be slow to begin, and what they have said.
+func slow(t *testing.T, f func(t *testing.T, cfg listen.Config, client *tls.Config, said string)) {
+	t.Helper()
 	server, client := secure(t)
 	for name, cfg := range map[string]listen.Config{
 		"TLS":                     {TLS: server},
 		"a PROXY header":          {Proxies: loopback(t)},
 		"TLS with a PROXY header": {TLS: server, Proxies: loopback(t)},
 	} {
-		for _, said := range []string{"", "PROXY TCP4 192", "\x16\x03\x01\x02", proxied[:len(proxied)-1]} {
-			t.Run(fmt.Sprintf("%s/%q", name, said), func(t *testing.T) {
-				t.Parallel()
-				slow, n := cfg, new(listen.Counts)
-				slow.Counts = n
-				slow.Timeout = 500 * time.Millisecond
-				l := port(t, slow)
-				echo(t, l)
-				late := call(t, l.Addr(), said)
-				prompt := call(t, l.Addr(), "")
-				if cfg.Proxies != nil {
-					_, err := io.WriteString(prompt, proxied)
-					must(t, err)
-				}
-				if cfg.TLS != nil {
-					prompt = tls.Client(prompt, client)
-				}
-				_, err := io.WriteString(prompt, "hello")
-				must(t, err)
-				if _, rest := lines(t, prompt); rest != "hello" {
-					t.Errorf("somebody else got %q", rest)
-				}
-				ends(t, late)
-				if n.Late.Load()+n.Failed.Load() != 1 {
-					t.Error("it is not counted")
-				}
-			})
+		for _, said := range []string{"", "PROXY", "\x16\x03\x01\x02"} {
+			t.Run(fmt.Sprintf("%s/%q", name, said), func(t *testing.T) { f(t, cfg, client, said) })
 		}
 	}
-	t.Run("is counted", func(t *testing.T) {
+}
+
+func TestWhoIsSlowToBeginIsCutAndCounted(t *testing.T) {
+	slow(t, func(t *testing.T, cfg listen.Config, _ *tls.Config, said string) {
 		n := new(listen.Counts)
-		l := port(t, listen.Config{TLS: server, Proxies: loopback(t), Timeout: 50 * time.Millisecond, Counts: n})
+		cfg.Timeout, cfg.Counts = 50*time.Millisecond, n
+		l := port(t, cfg)
 		echo(t, l)
-		ends(t, call(t, l.Addr(), proxied[:10]))
-		ends(t, call(t, l.Addr(), proxied+"\x16\x03\x01"))
-		counted(t, n, 2, 0, 0, 0)
+		ends(t, call(t, l.Addr(), said))
+		if cfg.TLS != nil && cfg.Proxies == nil && said == "PROXY" { // that is no TLS
+			counted(t, n, 0, 0, 0, 1)
+			return
+		}
+		counted(t, n, 1, 0, 0, 0)
+	})
+	server, _ := secure(t)
+	n := new(listen.Counts)
+	l := port(t, listen.Config{TLS: server, Proxies: loopback(t), Timeout: 50 * time.Millisecond, Counts: n})
+	echo(t, l)
+	ends(t, call(t, l.Addr(), proxied+"\x16\x03\x01"))
+	counted(t, n, 1, 0, 0, 0)
+}
+
+func TestWhoIsSlowToBeginDelaysNobody(t *testing.T) {
+	slow(t, func(t *testing.T, cfg listen.Config, client *tls.Config, said string) {
+		cfg.Timeout = time.Hour
+		l := port(t, cfg)
+		echo(t, l)
+		call(t, l.Addr(), said)
+		other := call(t, l.Addr(), "")
+		if cfg.Proxies != nil {
+			_, err := io.WriteString(other, proxied)
+			must(t, err)
+		}
+		if cfg.TLS != nil {
+			other = tls.Client(other, client)
+		}
+		_, err := io.WriteString(other, "hello")
+		must(t, err)
+		if _, rest := lines(t, other); rest != "hello" {
+			t.Errorf("somebody else got %q", rest)
+		}
 	})
 }
 
@@ -290,7 +301,7 @@ func TestHandshakesAtTheSameTimeAreLimited(t *testing.T) {
 }
 
 func TestClosingEndsWhoHasNotBegun(t *testing.T) {
-	l := port(t, listen.Config{Proxies: loopback(t)})
+	l := port(t, listen.Config{Proxies: loopback(t), Timeout: time.Hour})
 	begun := make(chan net.Conn)
 	go func() {
 		conn, _ := l.Accept()
@@ -312,6 +323,27 @@ func TestClosingEndsWhoHasNotBegun(t *testing.T) {
 	if b, err := io.ReadAll(open); string(b) != "still there" {
 		t.Errorf("whoever had begun got %q, %v", b, err)
 	}
+}
+
+// Whoever comes only to see the answer to a challenge is not a client.
+func TestAChallengeOfACMEIsNotGivenOut(t *testing.T) {
+	server, client := secure(t)
+	server.NextProtos = append(server.NextProtos, "acme-tls/1")
+	n := new(listen.Counts)
+	l := port(t, listen.Config{TLS: server, Counts: n})
+	authority := client.Clone()
+	authority.NextProtos = []string{"acme-tls/1"}
+	conn := tls.Client(call(t, l.Addr(), ""), authority)
+	must(t, conn.HandshakeContext(t.Context()))
+	ends(t, conn)
+	counted(t, n, 0, 0, 0, 0)
+	go func() { _ = tls.Client(call(t, l.Addr(), ""), client).Handshake() }()
+	next, err := l.Accept()
+	must(t, err)
+	if got := next.(*tls.Conn).ConnectionState().NegotiatedProtocol; got != "" {
+		t.Errorf("a connection for %q is given out", got)
+	}
+	_ = next.Close()
 }
 
 // serve runs a server on a port, as this program does.

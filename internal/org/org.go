@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
 )
 
 // Limits are what one organization may use on one node. 0 means no limit.
@@ -28,10 +29,13 @@ type Limits struct {
 // Retention is how much of an organization's log is kept, where that is less
 // than what the node keeps of everybody's. 0 means as much as the node keeps.
 type Retention struct {
-	Age    time.Duration
+	Age    time.Duration // looked at once a minute
 	Events int64
-	Bytes  int64
+	Bytes  int64 // as engine.StoredSize counts them
 }
+
+// Budget is what the engine keeps to.
+func (r Retention) Budget() engine.Budget { return engine.Budget{Bytes: r.Bytes, Events: r.Events} }
 
 // Org is one organization. It is immutable: a change makes another.
 type Org struct {
@@ -53,16 +57,17 @@ type Config struct {
 	// development: with it, whoever signs tokens makes organizations.
 	Open bool
 
-	// Defaults are the limits of those that Open makes, and of those in the
+	// Defaults and Retention are of those that Open makes, and of those in the
 	// store where they have none of their own.
-	Defaults Limits
+	Defaults  Limits
+	Retention Retention
 }
 
 // Directory is the set of organizations. All methods may be called from any
 // goroutine.
 type Directory struct {
 	open     bool
-	defaults Limits
+	defaults defaults
 	config   map[carillon.OrgID]bool // from the config; the store cannot change them
 
 	mu     sync.RWMutex // guards what follows
@@ -71,11 +76,17 @@ type Directory struct {
 	notify []func(old, now *Org)
 }
 
+// defaults are what holds where an organization says nothing.
+type defaults struct {
+	limits    Limits
+	retention Retention
+}
+
 // NewDirectory makes a directory. It refuses an organization or key named twice,
 // an invalid name and a negative limit.
 func NewDirectory(cfg Config) (*Directory, error) {
 	d := &Directory{
-		open: cfg.Open, defaults: cfg.Defaults, config: map[carillon.OrgID]bool{},
+		open: cfg.Open, defaults: defaults{cfg.Defaults, cfg.Retention}, config: map[carillon.OrgID]bool{},
 		orgs: make(map[carillon.OrgID]*Org, len(cfg.Orgs)), keys: map[string]Key{},
 	}
 	if err := cfg.Defaults.check(); err != nil {
@@ -123,7 +134,7 @@ func (d *Directory) Get(id carillon.OrgID) (*Org, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if o = d.orgs[id]; o == nil {
-		o = &Org{ID: id, Limits: d.defaults}
+		o = &Org{ID: id, Limits: d.defaults.limits, Retention: d.defaults.retention}
 		d.orgs[id] = o
 	}
 	return o, true
@@ -135,6 +146,14 @@ func (d *Directory) Lookup(id carillon.OrgID) (*Org, bool) {
 	defer d.mu.RUnlock()
 	o, ok := d.orgs[id]
 	return o, ok
+}
+
+// Budget is the budget of an organization, whether it exists or not.
+func (d *Directory) Budget(id carillon.OrgID) engine.Budget {
+	if o, ok := d.Lookup(id); ok {
+		return o.Retention.Budget()
+	}
+	return d.defaults.retention.Budget()
 }
 
 // Key returns the API key with this id.

@@ -158,19 +158,19 @@ func or[T any](own *T, all T) T {
 }
 
 // org is the organization with these settings where the node has these defaults.
-func (s Settings) org(id carillon.OrgID, defaults Limits, keys []Key, revision uint64) *Org {
+func (s Settings) org(id carillon.OrgID, d defaults, keys []Key, revision uint64) *Org {
 	return &Org{
 		ID: id, Disabled: s.Disabled, Keys: keys, Settings: s, Revision: revision,
 		Limits: Limits{
-			PublishPerSecond:      or(s.Limits.PublishPerSecond, defaults.PublishPerSecond),
-			PublishBurst:          or(s.Limits.PublishBurst, defaults.PublishBurst),
-			PublishBytesPerSecond: or(s.Limits.PublishBytesPerSecond, defaults.PublishBytesPerSecond),
-			Connections:           or(s.Limits.Connections, defaults.Connections),
+			PublishPerSecond:      or(s.Limits.PublishPerSecond, d.limits.PublishPerSecond),
+			PublishBurst:          or(s.Limits.PublishBurst, d.limits.PublishBurst),
+			PublishBytesPerSecond: or(s.Limits.PublishBytesPerSecond, d.limits.PublishBytesPerSecond),
+			Connections:           or(s.Limits.Connections, d.limits.Connections),
 		},
 		Retention: Retention{
-			Age:    time.Duration(value(s.Retention.AgeSeconds)) * time.Second,
-			Events: value(s.Retention.Events),
-			Bytes:  value(s.Retention.Bytes),
+			Age:    time.Duration(or(s.Retention.AgeSeconds, int64(d.retention.Age/time.Second))) * time.Second,
+			Events: or(s.Retention.Events, d.retention.Events),
+			Bytes:  or(s.Retention.Bytes, d.retention.Bytes),
 		},
 	}
 }

@@ -193,7 +193,7 @@ func unavailable(err error) error {
 	return carillon.Unavailable(watchRetry, err, "the store does not answer; try again")
 }
 
-func (r *record) org(id carillon.OrgID, defaults Limits, revision uint64) (*Org, error) {
+func (r *record) org(id carillon.OrgID, d defaults, revision uint64) (*Org, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (r *record) org(id carillon.OrgID, defaults Limits, revision uint64) (*Org,
 		}
 		keys = append(keys, k)
 	}
-	return r.Settings.org(id, defaults, keys, revision), nil
+	return r.Settings.org(id, d, keys, revision), nil
 }
 
 // Follow keeps the directory as the store is, until ctx ends. It calls synced

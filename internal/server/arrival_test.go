@@ -120,14 +120,18 @@ var connectionsPerAddressHit = hit{
 		// What a client writes before what its proxy writes does not count.
 		n.ask(t, http.MethodGet, "/v1/poll?wait=0", "", 429, "quota_exceeded", "X-Forwarded-For", "198.51.100.1, 192.0.2.7")
 		n.ask(t, http.MethodGet, "/v1/poll?wait=0", "", 200, "", "X-Forwarded-For", "192.0.2.7, 198.51.100.1")
+		_ = stream.Close()
+		n.until(t, func() bool { // its place becomes free when the node has seen the end
+			status, _ := n.get(t, http.MethodGet, "/v1/poll?wait=0", "", "X-Forwarded-For", "192.0.2.7")
+			return status == 200
+		})
 	},
-	times: 4,
 }
 
 var connectionsPerUserHit = hit{
 	set: func(c *config.Config) { c.Limits.ConnectionsPerUser = 1 },
 	meet: func(t *testing.T, n *limitedNode) {
-		n.socket(t)
+		first := n.socket(t)
 		n.ask(t, http.MethodGet, "/v1/sse?pattern=a", "", 429, "quota_exceeded")
 		second, err := dial(t.Context(), n.PublicURL(), token(t, "alice"), "")
 		if err != nil {
@@ -146,8 +150,20 @@ var connectionsPerUserHit = hit{
 			t.Fatal(err)
 		}
 		await(t, other, "caught_up")
+		_ = first.CloseNow()
+		n.until(t, func() bool {
+			again, err := dial(t.Context(), n.PublicURL(), token(t, "alice"), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = again.CloseNow() }()
+			f, err := next(t.Context(), again)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f.Type == "welcome"
+		})
 	},
-	times: 2,
 }
 
 // Whoever is slow is cut and counted, on every way to be slow.

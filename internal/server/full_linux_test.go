@@ -16,22 +16,6 @@ import (
 	"github.com/carillon-rt/carillon/internal/testkit"
 )
 
-// publishOnce answers with the status and, when refused, how long to wait.
-func publishOnce(t *testing.T, c *http.Client, url, data string) (status int, wait string) {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/events", strings.NewReader(`{"type":"a.b","data":`+data+`}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+token(t, "alice"))
-	resp, err := c.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	return resp.StatusCode, resp.Header.Get("Retry-After")
-}
-
 func TestFullDiskRefusesPublishesAndKeepsSubscribers(t *testing.T) {
 	disk := testkit.SmallDisk(t, "400m")
 	if disk == "" {

@@ -31,6 +31,7 @@ func (s *Server) followOrgs(ctx context.Context, dir *org.Directory) error {
 	s.orgs.cancel = cancel
 	synced := make(chan struct{})
 	s.orgs.ended.Go(func() { dir.Follow(watch, kv, s.log, func() { close(synced) }) })
+	s.orgs.ended.Go(func() { dir.Age(watch, s.engine.Open, s.log) })
 	select {
 	case <-synced:
 		return nil

@@ -27,7 +27,7 @@ import (
 )
 
 // openEngine locks the store and opens the log.
-func openEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (engine.Engine, error) {
+func openEngine(ctx context.Context, cfg *config.Config, orgs *org.Directory, log *slog.Logger) (engine.Engine, error) {
 	e := &cfg.Engine
 	perOrg := e.Retention.EventsPerOrg
 	if perOrg == 0 { // no limit, which to an engine is a number nobody reaches
@@ -37,16 +37,15 @@ func openEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (engi
 	if !cfg.Chose("engine.retention.bytes") && e.Retention.Bytes == config.Default().Engine.Retention.Bytes {
 		bytes = 0 // nobody chose it: it may be less where there is less room
 	}
-	orgBytes := func(id carillon.OrgID) int64 { return cfg.OrgBytes(string(id)) }
 	if e.Kind == config.KindMemory {
 		return memory.New(memory.Config{
 			Partitions: e.Partitions, Retention: e.Retention.Age.D(), MaxPerOrg: int(min(perOrg, math.MaxInt)),
-			OrgBytes: orgBytes, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
+			OrgBudget: orgs.Budget, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
 		}), nil
 	}
 	c := jetstream.Config{
 		Dir: cfg.Data, Durability: jetstream.Durability(e.Durability), Partitions: e.Partitions, Prefix: e.NATS.Prefix,
-		Retention: e.Retention.Age.D(), MaxPerOrg: perOrg, OrgBytes: orgBytes, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
+		Retention: e.Retention.Age.D(), MaxPerOrg: perOrg, OrgBudget: orgs.Budget, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
 		Logger: log,
 	}
 	if n := &e.NATS; n.URL != "" {
@@ -152,11 +151,15 @@ func (v *verifier) allowed(p *carillon.Principal) error {
 	return nil
 }
 
-func newAuth(cfg *config.Config, open bool, rest auth.Config) (*verifier, error) {
+// newDirectory has the organizations of the config.
+func newDirectory(cfg *config.Config, open bool) (*org.Directory, error) {
 	orgs := make([]org.Org, 0, len(cfg.Orgs))
 	for _, o := range cfg.Orgs {
 		id := carillon.OrgID(o.ID)
-		one := org.Org{ID: id, Disabled: o.Disabled, Limits: org.Limits(cfg.EffectiveLimits(o))}
+		one := org.Org{
+			ID: id, Disabled: o.Disabled,
+			Limits: org.Limits(cfg.EffectiveLimits(o)), Retention: org.Retention(cfg.EffectiveRetention(o)),
+		}
 		for _, line := range o.Keys {
 			k, err := org.ParseKey(id, line)
 			if err != nil {
@@ -166,10 +169,16 @@ func newAuth(cfg *config.Config, open bool, rest auth.Config) (*verifier, error)
 		}
 		orgs = append(orgs, one)
 	}
-	dir, err := org.NewDirectory(org.Config{Orgs: orgs, Open: open, Defaults: org.Limits(cfg.OrgDefaults())})
+	dir, err := org.NewDirectory(org.Config{
+		Orgs: orgs, Open: open, Defaults: org.Limits(cfg.OrgDefaults()), Retention: org.Retention(cfg.OrgRetention()),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
+	return dir, nil
+}
+
+func newAuth(cfg *config.Config, dir *org.Directory, rest auth.Config) (*verifier, error) {
 	issuers := make([]auth.Issuer, 0, len(cfg.Issuers))
 	for i := range cfg.Issuers {
 		iss := &cfg.Issuers[i]

@@ -118,7 +118,11 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	if s.proxies, err = listen.NewProxies(cfg.Proxy.Trusted, cfg.Proxy.Header); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
-	if _, err := newAuth(cfg, opt.Development != nil, auth.Config{}); err != nil {
+	dir, err := newDirectory(cfg, opt.Development != nil)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := newAuth(cfg, dir, auth.Config{}); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -182,7 +186,11 @@ func (s *Server) start(ctx context.Context) (err error) {
 	if err := s.certs.open(ctx, &s.cfg.TLS, s.log); err != nil {
 		return err
 	}
-	if s.engine, err = openEngine(ctx, s.cfg, s.log); err != nil {
+	dir, err := newDirectory(s.cfg, s.opt.Development != nil)
+	if err != nil {
+		return err
+	}
+	if s.engine, err = openEngine(ctx, s.cfg, dir, s.log); err != nil {
 		return err
 	}
 	key, err := installKey(ctx, s.engine.KV())
@@ -203,7 +211,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 		return err
 	}
 	origins := auth.NewOrigins(s.origins())
-	verifier, err := newAuth(s.cfg, s.opt.Development != nil, auth.Config{Origins: origins, Tickets: tickets, Logger: s.log})
+	verifier, err := newAuth(s.cfg, dir, auth.Config{Origins: origins, Tickets: tickets, Logger: s.log})
 	if err != nil {
 		return err
 	}
@@ -211,7 +219,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 	s.memory.limit(memoryAvailable(os.DirFS("/")), s.cfg.Limits.MemoryPercent, memoryUsed)
 	s.gate = newGate(s.cfg, s.engine, verifier.orgs, s.memory.full)
 	s.core = newCore(s.cfg, s.hub, s.ids, s.gate, verifier, s.memory.full)
-	if err := s.followOrgs(ctx, verifier.orgs); err != nil {
+	if err := s.followOrgs(ctx, dir); err != nil {
 		return err
 	}
 	s.sockets.WriteTimeout = s.cfg.Connection.WriteTimeout.D()

@@ -21,11 +21,13 @@ import (
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/config"
 	"github.com/carillon-rt/carillon/internal/server"
+	"github.com/carillon-rt/carillon/internal/testkit"
 )
 
 const secret = "0123456789abcdef0123456789abcdef"
 
 func TestMain(m *testing.M) {
+	testkit.Main()
 	if dir := os.Getenv(childDir); dir != "" {
 		os.Exit(child(dir))
 	}

@@ -415,6 +415,37 @@ func TestPlacesOfTheNodeAreNeverExceeded(t *testing.T) {
 	}
 }
 
+func TestPlacesOfAnAddressAreThoseOfItsHousehold(t *testing.T) {
+	core := session.NewCore(session.Config{MaxPerAddress: 2})
+	reserve := func(addr string) error { return core.Reserve(netip.MustParseAddr(addr)) }
+	for _, addr := range []string{"192.0.2.7", "::ffff:192.0.2.7", "2001:db8::1", "2001:db8::ffff:1", "192.0.2.8", "2001:db8:0:1::1"} {
+		if err := reserve(addr); err != nil {
+			t.Fatalf("%s: %v", addr, err)
+		}
+	}
+	for _, addr := range []string{"192.0.2.7", "::ffff:192.0.2.7", "2001:db8::2"} {
+		e := carillon.AsError(reserve(addr))
+		if e == nil || e.Code != carillon.CodeQuotaExceeded || e.RetryAfter == 0 || e.Limit != "connections_per_address" {
+			t.Errorf("%s: %+v", addr, e)
+		}
+	}
+	core.Release(netip.MustParseAddr("2001:db8::ffff:1"))
+	if err := reserve("2001:db8::3"); err != nil {
+		t.Errorf("where a place is free: %v", err)
+	}
+	if err := reserve("2001:db8::4"); err == nil {
+		t.Error("two have the one place that was free")
+	}
+	for range 3 { // nobody knows who it is
+		if err := core.Reserve(netip.Addr{}); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := core.Stats().Limits["connections_per_address"]; n != 4 {
+		t.Errorf("%d refusals were counted, want 4", n)
+	}
+}
+
 func TestPollAnswersAtOnceOrWithTheFirstThatComes(t *testing.T) {
 	inBubble(t, session.Limits{}, hub.Config{}, func(t *testing.T, n *node) {
 		ids := n.publish("a.b", 1, 5)

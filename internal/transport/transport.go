@@ -44,7 +44,7 @@ func Problem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error
 		h.Set("WWW-Authenticate", "Bearer")
 	}
 	if log != nil && e.Code.Status() >= 500 && e.Err != nil && r.Context().Err() == nil {
-		log.Error("transport: request failed", "method", r.Method, "path", r.URL.Path, "client", Address(r), "code", e.Code, "err", e.Err)
+		log.Error("transport: request failed", "method", r.Method, "path", r.URL.Path, "client", r.RemoteAddr, "code", e.Code, "err", e.Err)
 	}
 	w.WriteHeader(e.Code.Status())
 	_, _ = w.Write(wire.AppendProblem(nil, e)) // the client may be gone

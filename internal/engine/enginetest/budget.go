@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,29 +13,38 @@ import (
 	"github.com/carillon-rt/carillon/internal/engine"
 )
 
-// orgBudget is the byte budget of acme in RunBudget.
-const orgBudget = 300_000
+// The budgets of acme in RunBudget.
+const (
+	orgBudget = 300_000 // bytes
+	orgEvents = 200
+)
 
-// RunBudget tests byte budgets. open gives a new, empty engine in which an
+// RunBudget tests budgets. open gives a new, empty engine in which an
 // organization has the budget that it is told.
-func RunBudget(t *testing.T, open func(t *testing.T, budget func(carillon.OrgID) int64) engine.Engine) {
+func RunBudget(t *testing.T, open func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine) {
 	for _, tt := range []struct {
-		name string
-		test func(*testing.T, *bench)
+		name   string
+		test   func(*testing.T, *bench)
+		budget engine.Budget
 	}{
-		{"OrganizationKeepsItsNewestWithinItsBudget", testBudget},
-		{"ReadersBelowABudgetAreExpired", testBudgetReaders},
-		{"BatchLargerThanTheBudgetKeepsItsEnd", testBudgetBatch},
-		{"OrganizationWithinItsBudgetKeepsAll", testBudgetWithin},
+		{"OrganizationKeepsItsNewestWithinItsBudget", testBudget, engine.Budget{Bytes: orgBudget}},
+		{"ReadersBelowABudgetAreExpired", testBudgetReaders, engine.Budget{Bytes: orgBudget}},
+		{"BatchLargerThanTheBudgetKeepsItsEnd", testBudgetBatch, engine.Budget{Bytes: orgBudget}},
+		{"OrganizationWithinItsBudgetKeepsAll", testBudgetWithin, engine.Budget{Bytes: orgBudget}},
+		{"BudgetOfEventsKeepsTheNewest", testBudgetOfEvents, engine.Budget{Events: orgEvents}},
+		{"BudgetThatComesAndGoesCounts", testBudgetChanges, engine.Budget{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			e := open(t, func(org carillon.OrgID) int64 {
+			var budget atomic.Pointer[engine.Budget]
+			budget.Store(&tt.budget)
+			e := open(t, func(org carillon.OrgID) engine.Budget {
 				if org == orgA {
-					return orgBudget
+					return *budget.Load()
 				}
-				return 0
+				return engine.Budget{}
 			})
 			w := newBench(t, e)
+			w.budget = &budget
 			t.Cleanup(func() {
 				if err := e.Close(context.WithoutCancel(w.ctx)); err != nil {
 					t.Errorf("close: %v", err)
@@ -133,6 +143,64 @@ func testBudgetReaders(t *testing.T, w *bench) {
 	}
 	for _, at := range append([]carillon.Position{zero, mine[0]}, other...) {
 		w.resume(w.b, at, engine.OK)
+	}
+}
+
+func testBudgetOfEvents(t *testing.T, w *bench) {
+	var mine, others []carillon.Position
+	for range 5 {
+		mine = append(mine, w.fill(w.a, 150)...)
+		others = append(others, w.fill(w.b, 300)...)
+		w.keeps(w.a, mine, orgEvents)
+	}
+	w.positions(w.all(w.b), others)
+	if s := w.Stats(); s.Cuts == 0 {
+		t.Errorf("no cut is counted: %+v", s)
+	}
+}
+
+func testBudgetChanges(t *testing.T, w *bench) {
+	mine := w.fill(w.a, 600)
+	w.positions(w.all(w.a), mine)
+	for _, events := range []int64{400, 100, 0, 300} {
+		w.budget.Store(&engine.Budget{Events: events})
+		mine = append(mine, w.fill(w.a, 150)...)
+		if events > 0 {
+			w.keeps(w.a, mine, events)
+			continue
+		}
+		kept := w.all(w.a) // what the last budget kept, and all that came since
+		w.positions(kept, mine[len(mine)-len(kept):])
+		if len(kept) < 90+150 {
+			t.Errorf("without a budget %d events are kept", len(kept))
+		}
+	}
+}
+
+// keeps waits until the organization keeps at most a tenth more events than its
+// budget, and checks that they are its newest and at least nine tenths of it.
+func (w *bench) keeps(log engine.Log, appended []carillon.Position, budget int64) {
+	w.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		kept := w.all(log)
+		out, err := log.Resume(w.ctx, kept[0].Pos) // as in within
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if n := int64(len(kept)); out.Status == engine.OK && n <= budget/10*11 {
+			w.positions(kept, appended[len(appended)-len(kept):])
+			if n < budget/10*9 && len(kept) < len(appended) {
+				w.t.Fatalf("%d events are kept of a budget of %d", n, budget)
+			}
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-w.ctx.Done():
+			w.t.Fatalf("%d events are kept of a budget of %d", len(kept), budget)
+		}
 	}
 }
 

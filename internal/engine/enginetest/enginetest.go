@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,6 +98,8 @@ type bench struct {
 	t       testing.TB
 	ctx     context.Context
 	a, b, c engine.Log
+
+	budget *atomic.Pointer[engine.Budget] // of a, in RunBudget
 }
 
 const (

@@ -54,7 +54,7 @@ type pending struct {
 type orgState struct {
 	id      carillon.OrgID
 	subject string
-	account *account // nil without a byte budget
+	account account
 
 	// Owned by the committer's goroutine.
 	known         bool   // it has had an entry
@@ -119,11 +119,8 @@ func (c *committer) org(id carillon.OrgID) *orgState {
 	defer c.mu.Unlock()
 	o := c.orgs[id]
 	if o == nil {
-		o = &orgState{id: id, subject: subjectFor(c.engine.config.Prefix, c.part.number, id)}
+		o = &orgState{id: id, account: account{org: id}, subject: subjectFor(c.engine.config.Prefix, c.part.number, id)}
 		_, o.known = c.engine.firsts.get(id)
-		if budget := c.engine.config.OrgBytes(id); budget > 0 {
-			o.account = &account{org: id, budget: budget}
-		}
 		c.orgs[id] = o
 	}
 	return o

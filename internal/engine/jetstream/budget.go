@@ -15,11 +15,12 @@ import (
 	"github.com/carillon-rt/carillon/internal/engine"
 )
 
-// The server limits an organization (a subject) by entries, not by bytes, so
-// bytes are counted here. What an organization has stored is cut into spans of a
-// twentieth of its budget; a record in the bucket keeps the newest, which is all
-// that is needed to know where the budget ends. Entries that went for another
-// reason stay in it until it looks over its budget: then they are looked for.
+// The server limits an organization (a subject) by the entries of every
+// organization alike, and not by bytes, so budgets are kept here. What an
+// organization has stored is cut into spans of a twentieth of its budget; a record
+// in the bucket keeps the newest, which is all that is needed to know where the
+// budget ends. Entries that went for another reason stay in it until it looks over
+// its budget: then they are looked for.
 //
 // A record is written once per span, and when the engine closes. What was stored
 // after it by a process that was killed is read from the log, one span or less,
@@ -34,26 +35,39 @@ const bookRetry = time.Second
 // span is a stretch of an organization's log: from the one before up to and
 // including UpTo.
 type span struct {
-	UpTo  uint64 `json:"up_to"`
-	Bytes int64  `json:"bytes"`
+	UpTo   uint64 `json:"up_to"`
+	Bytes  int64  `json:"bytes"`
+	Events int64  `json:"events"`
+}
+
+// over reports whether it has more than a part of a budget.
+func (s span) over(b engine.Budget, part int64) bool {
+	return b.Bytes > 0 && s.Bytes > max(b.Bytes/part, 1) || b.Events > 0 && s.Events > max(b.Events/part, 1)
+}
+
+// full is over for one that has just as much.
+func (s span) full(b engine.Budget) bool {
+	s.Bytes++
+	s.Events++
+	return s.over(b, budgetSpans)
+}
+
+// with is s and another together.
+func (s span) with(o span) span {
+	return span{max(s.UpTo, o.UpTo), s.Bytes + o.Bytes, s.Events + o.Events}
 }
 
 // account is what is counted of one organization with a budget.
 type account struct {
-	org    carillon.OrgID
-	budget int64
+	org carillon.OrgID
 
 	// Guarded by the mu of books.
-	first uint64 // sequence of the first entry that was counted; 0: none yet
-	fresh []span // not in the record yet
-	due   bool
-
-	// Owned by the keeper.
+	budget engine.Budget // zero: it had none when it was last counted
+	first  uint64        // sequence of the first entry that was counted; 0: none yet
+	fresh  []span        // not in the record yet
+	due    bool
 	caught bool // what this process has not counted is in the record
 }
-
-// span is how many bytes make one.
-func (a *account) span() int64 { return max(a.budget/budgetSpans, 1) }
 
 // books keeps organizations within their byte budgets.
 type books struct {
@@ -70,20 +84,29 @@ func newBooks(e *Engine) *books {
 	return &books{engine: e, wake: make(chan struct{}, 1), open: make(map[*account]struct{})}
 }
 
-// count notes that an entry was stored. a is nil when there is no budget.
+// count notes that an entry was stored. It is called by the partition's committer.
 func (b *books) count(a *account, seq uint64, bytes int64) {
-	if a == nil {
+	budget := b.engine.config.OrgBudget(a.org)
+	if budget == (engine.Budget{}) && a.first == 0 { // only count changes first
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	changed := a.budget != budget
+	if a.budget = budget; budget == (engine.Budget{}) {
+		// It has one no more. Should it get one again, what is not counted
+		// meanwhile is read from the log.
+		a.first, a.fresh, a.caught = 0, nil, false
+		delete(b.open, a)
+		return
+	}
 	begun := a.first != 0
 	if !begun {
 		a.first = seq
 	}
-	a.fresh = addSpan(a.fresh, a.span(), seq, bytes)
+	a.fresh = addSpan(a.fresh, budget, span{seq, bytes, 1})
 	b.open[a] = struct{}{}
-	if !a.due && (!begun || len(a.fresh) > 1 || a.fresh[0].Bytes >= a.span()) {
+	if !a.due && (!begun || changed || len(a.fresh) > 1 || a.fresh[0].full(budget)) {
 		a.due = true
 		b.due = append(b.due, a)
 		b.poke()
@@ -91,13 +114,12 @@ func (b *books) count(a *account, seq uint64, bytes int64) {
 }
 
 // addSpan adds an entry to the last span, or begins one when that is full.
-func addSpan(spans []span, full int64, seq uint64, bytes int64) []span {
-	if n := len(spans); n > 0 && spans[n-1].Bytes < full {
-		spans[n-1].UpTo = max(spans[n-1].UpTo, seq)
-		spans[n-1].Bytes += bytes
+func addSpan(spans []span, budget engine.Budget, entry span) []span {
+	if n := len(spans); n > 0 && !spans[n-1].full(budget) {
+		spans[n-1] = spans[n-1].with(entry)
 		return spans
 	}
-	return append(spans, span{seq, bytes})
+	return append(spans, entry)
 }
 
 func (b *books) poke() {
@@ -176,9 +198,12 @@ func (b *books) again(a *account) {
 func (b *books) settle(ctx context.Context, a *account, closing bool) error {
 	e := b.engine
 	b.mu.Lock()
-	fresh, first := slices.Clone(a.fresh), a.first
+	fresh, first, caught, budget := slices.Clone(a.fresh), a.first, a.caught, a.budget
 	b.mu.Unlock()
-	if closing && !a.caught {
+	switch {
+	case first == 0:
+		return nil // it has no budget any more
+	case closing && !caught:
 		return nil // the next process will read it
 	}
 	key := keyBytes + string(a.org)
@@ -187,15 +212,15 @@ func (b *books) settle(ctx context.Context, a *account, closing bool) error {
 		if err != nil {
 			return err
 		}
-		if !a.caught {
-			if spans, err = b.catchUp(ctx, a, spans, first-1); err != nil {
+		if !caught {
+			if spans, err = b.catchUp(ctx, a.org, budget, spans, first-1); err != nil {
 				return err
 			}
 		}
 		spans = append(spans, fresh...)
 		slices.SortStableFunc(spans, func(x, y span) int { return cmp.Compare(x.UpTo, y.UpTo) })
 		if !closing {
-			if spans, err = b.cut(ctx, a, spans); err != nil {
+			if spans, err = b.cut(ctx, a.org, budget, spans); err != nil {
 				return err
 			}
 		}
@@ -208,9 +233,12 @@ func (b *books) settle(ctx context.Context, a *account, closing bool) error {
 		}
 		// Another node has written it meanwhile.
 	}
-	a.caught = true
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if a.first != first {
+		return nil // its budget was taken away meanwhile
+	}
+	a.caught = true
 	a.fresh = takeSpans(a.fresh, fresh)
 	if len(a.fresh) == 0 {
 		delete(b.open, a)
@@ -225,7 +253,8 @@ func takeSpans(spans, taken []span) []span {
 	if n == 0 {
 		return spans
 	}
-	if spans[n-1].Bytes -= taken[n-1].Bytes; spans[n-1].Bytes > 0 {
+	spans[n-1].Bytes -= taken[n-1].Bytes
+	if spans[n-1].Events -= taken[n-1].Events; spans[n-1].Events > 0 {
 		n--
 	}
 	return append([]span(nil), spans[n:]...)
@@ -233,15 +262,15 @@ func takeSpans(spans, taken []span) []span {
 
 // catchUp adds what the log has of the organization after the record's end and
 // up to last.
-func (b *books) catchUp(ctx context.Context, a *account, spans []span, last uint64) ([]span, error) {
+func (b *books) catchUp(ctx context.Context, org carillon.OrgID, budget engine.Budget, spans []span, last uint64) ([]span, error) {
 	var after uint64
 	if n := len(spans); n > 0 {
 		after = spans[n-1].UpTo
 	}
-	log := b.engine.Open(a.org)
+	log := b.engine.Open(org)
 	for after < last {
 		end, err := log.Read(ctx, engine.Range{After: after, UpTo: last}, func(e *carillon.Entry) error {
-			spans = addSpan(spans, a.span(), e.Pos.Seq, engine.StoredSize(&e.Event))
+			spans = addSpan(spans, budget, span{e.Pos.Seq, engine.StoredSize(&e.Event), 1})
 			return nil
 		})
 		if err != nil {
@@ -258,19 +287,24 @@ func (b *books) catchUp(ctx context.Context, a *account, spans []span, last uint
 // cut takes away the oldest entries of an organization that is a twentieth over
 // its budget, span by span, until the rest fits. It is late by a span at most,
 // so an organization never has more than a tenth too much for long.
-func (b *books) cut(ctx context.Context, a *account, spans []span) ([]span, error) {
-	total := bytesOf(spans)
-	if total <= a.budget+a.span() {
+func (b *books) cut(ctx context.Context, org carillon.OrgID, budget engine.Budget, spans []span) ([]span, error) {
+	var total span
+	for _, s := range spans {
+		total = total.with(s)
+	}
+	slack := engine.Budget{Bytes: budget.Bytes + budget.Bytes/budgetSpans, Events: budget.Events + budget.Events/budgetSpans}
+	if !total.over(slack, 1) {
 		return spans, nil
 	}
-	log := b.engine.Open(a.org)
+	log := b.engine.Open(org)
 	oldest, _, err := log.Bounds(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var upTo uint64
-	for len(spans) > 1 && (spans[0].UpTo < oldest.Seq || total > a.budget) {
-		total -= spans[0].Bytes
+	for len(spans) > 1 && (spans[0].UpTo < oldest.Seq || total.over(budget, 1)) {
+		total.Bytes -= spans[0].Bytes
+		total.Events -= spans[0].Events
 		upTo = spans[0].UpTo
 		spans = spans[1:]
 	}
@@ -282,13 +316,6 @@ func (b *books) cut(ctx context.Context, a *account, spans []span) ([]span, erro
 	}
 	b.engine.stats.cuts.Add(1)
 	return spans, nil
-}
-
-func bytesOf(spans []span) (total int64) {
-	for _, s := range spans {
-		total += s.Bytes
-	}
-	return total
 }
 
 func (e *Engine) readBook(ctx context.Context, key string) (spans []span, revision uint64, err error) {

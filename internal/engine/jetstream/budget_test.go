@@ -28,12 +28,12 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 func TestByteBudgetHoldsAcrossRestarts(t *testing.T) {
 	const budget = 300_000
-	with := func(carillon.OrgID) int64 { return budget }
+	with := func(carillon.OrgID) engine.Budget { return engine.Budget{Bytes: budget} }
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, tt := range []struct {
 		name  string
-		first func(carillon.OrgID) int64
+		first func(carillon.OrgID) engine.Budget
 		close context.Context
 	}{
 		{"AfterAStop", with, t.Context()},
@@ -49,12 +49,12 @@ func TestByteBudgetHoldsAcrossRestarts(t *testing.T) {
 					appendAll(t, e.Open("acme"), event)
 				}
 			}
-			e := open(t, jetstream.Config{Dir: dir, OrgBytes: tt.first, Durability: jetstream.Relaxed})
+			e := open(t, jetstream.Config{Dir: dir, OrgBudget: tt.first, Durability: jetstream.Relaxed})
 			fill(e, budget*95/100)
 			if err := e.Close(tt.close); err != nil {
 				t.Fatal(err)
 			}
-			e = open(t, jetstream.Config{Dir: dir, OrgBytes: with, Durability: jetstream.Relaxed})
+			e = open(t, jetstream.Config{Dir: dir, OrgBudget: with, Durability: jetstream.Relaxed})
 			defer func() { closeEngine(t, e) }()
 			fill(e, budget*15/100)
 			eventually(t, "cut", func() bool { return e.Stats().Cuts > 0 })

@@ -50,8 +50,9 @@ type Config struct {
 	MaxPerOrg    int64         // entries kept per organization; default 1,000,000
 	DedupeWindow time.Duration // how long a key is known; default 5 minutes
 
-	// OrgBytes is an organization's byte budget; 0: none. Nil: nobody has one.
-	OrgBytes func(carillon.OrgID) int64
+	// OrgBudget is an organization's own; it may change, which counts from the next
+	// entry on. Nil: nobody has one.
+	OrgBudget func(carillon.OrgID) engine.Budget
 
 	// MaxBytes is the disk budget of all partitions together; when it is used up
 	// the oldest entries go. 0: 10 GiB, or what the disk has if that is less. A
@@ -101,8 +102,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.DedupeWindow > c.Retention {
 		return c, fmt.Errorf("jetstream: the dedupe window %v is longer than the retention %v", c.DedupeWindow, c.Retention)
 	}
-	if c.OrgBytes == nil {
-		c.OrgBytes = func(carillon.OrgID) int64 { return 0 }
+	if c.OrgBudget == nil {
+		c.OrgBudget = func(carillon.OrgID) engine.Budget { return engine.Budget{} }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

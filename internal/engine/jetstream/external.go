@@ -172,7 +172,7 @@ func noStandalone(dir string) error {
 // leaderOnly makes reads of a bucket go to its leader: a replica may not know of
 // the newest change yet.
 func (e *Engine) leaderOnly(ctx context.Context, bucket jetstream.KeyValue) (jetstream.KeyValue, error) {
-	stream, err := e.manage.Stream(ctx, "KV_"+bucket.Bucket())
+	stream, err := e.manage.Stream(ctx, e.settingsStream())
 	if err != nil {
 		return nil, err
 	}

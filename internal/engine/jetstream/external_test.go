@@ -83,8 +83,8 @@ func TestContractOnAnExternalServer(t *testing.T) {
 }
 
 func TestContractOfBudgetsOnAnExternalServer(t *testing.T) {
-	enginetest.RunBudget(t, func(t *testing.T, budget func(carillon.OrgID) int64) engine.Engine {
-		e, _ := external(t, jetstream.Config{OrgBytes: budget})
+	enginetest.RunBudget(t, func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine {
+		e, _ := external(t, jetstream.Config{OrgBudget: budget})
 		return e
 	})
 }

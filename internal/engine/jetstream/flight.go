@@ -491,7 +491,7 @@ func (c *committer) stored(it *item, seq uint64, dup bool) {
 	if !dup {
 		c.head = max(c.head, seq)
 		c.part.raise(c.position(it))
-		c.engine.books.count(o.account, seq, engine.StoredSize(it.event))
+		c.engine.books.count(&o.account, seq, engine.StoredSize(it.event))
 	}
 }
 

@@ -71,7 +71,7 @@ func TestContractUnderFaults(t *testing.T) {
 }
 
 func TestContractOfBudgets(t *testing.T) {
-	enginetest.RunBudget(t, func(t *testing.T, budget func(carillon.OrgID) int64) engine.Engine {
-		return open(t, jetstream.Config{OrgBytes: budget})
+	enginetest.RunBudget(t, func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine {
+		return open(t, jetstream.Config{OrgBudget: budget})
 	})
 }

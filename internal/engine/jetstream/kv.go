@@ -18,7 +18,7 @@ const markerTTL = 10 * time.Second
 // keys go by themselves, which those of the first version were not.
 func (e *Engine) adoptBucket(ctx context.Context) (jetstream.KeyValue, error) {
 	want := jetstream.KeyValueConfig{
-		Bucket: e.config.streamPrefix() + "_cfg", History: 5, Storage: jetstream.FileStorage, LimitMarkerTTL: markerTTL,
+		Bucket: e.bucketName(), History: 5, Storage: jetstream.FileStorage, LimitMarkerTTL: markerTTL,
 		Replicas: e.config.replicas(),
 	}
 	bucket, err := e.manage.KeyValue(ctx, want.Bucket)
@@ -45,6 +45,11 @@ func (e *Engine) adoptBucket(ctx context.Context) (jetstream.KeyValue, error) {
 	}
 	return bucket, nil
 }
+
+func (e *Engine) bucketName() string { return e.config.streamPrefix() + "_cfg" }
+
+// settingsStream is the stream behind the bucket.
+func (e *Engine) settingsStream() string { return "KV_" + e.bucketName() }
 
 // kv is engine.KV on a bucket.
 type kv struct{ bucket jetstream.KeyValue }

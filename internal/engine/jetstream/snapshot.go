@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -62,8 +61,7 @@ func Export(ctx context.Context, c Config, w io.Writer) (m Manifest, err error) 
 		return m, err
 	}
 	defer func() { err = errors.Join(err, e.release()) }()
-	settings := "KV_" + e.config.streamPrefix() + "_cfg"
-	bucket, err := e.manage.KeyValue(ctx, strings.TrimPrefix(settings, "KV_"))
+	bucket, err := e.manage.KeyValue(ctx, e.bucketName())
 	if err != nil {
 		return m, fmt.Errorf("jetstream: %s has no log with the prefix %q: %w", e.config.place(), e.config.Prefix, err)
 	}
@@ -86,7 +84,7 @@ func Export(ctx context.Context, c Config, w io.Writer) (m Manifest, err error) 
 	for i := range e.config.Partitions {
 		names = append(names, e.streamOf(i))
 	}
-	names = append(names, settings)
+	names = append(names, e.settingsStream())
 	for _, name := range names {
 		if err := e.exportStream(ctx, out, name, m.Made); err != nil {
 			return m, fmt.Errorf("jetstream: export %s: %w", name, err)
@@ -179,7 +177,8 @@ func (e *Engine) ask(ctx context.Context, subject string, request, answer any) e
 }
 
 // Import makes the log that Export has written, where there is none yet. When it
-// fails it leaves nothing behind.
+// fails it leaves nothing behind. External servers know the publishers' keys of
+// before only after they have been started again.
 func Import(ctx context.Context, c Config, r io.Reader) (m Manifest, err error) {
 	e, _, err := attach(ctx, c)
 	if err != nil {
@@ -212,71 +211,76 @@ func Import(ctx context.Context, c Config, r io.Reader) (m Manifest, err error) 
 type importer struct {
 	engine *Engine
 	tar    *tar.Reader
-	made   []string // streams
+	ahead  *tar.Header // of a file that was met and not read; nil: none
+	made   []string    // streams
+}
+
+func (in *importer) header() (h *tar.Header, err error) {
+	if h, in.ahead = in.ahead, nil; h != nil {
+		return h, nil
+	}
+	return in.tar.Next()
 }
 
 // next reads a file of the archive that must come now.
 func (in *importer) next(name string, v any) error {
-	h, err := in.tar.Next()
+	h, err := in.header()
 	if err == nil && h.Name != name {
 		err = fmt.Errorf("it has %s where %s should be", h.Name, name)
 	}
 	if err == nil {
 		err = json.NewDecoder(in.tar).Decode(v)
 	}
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
 	if err != nil {
-		return fmt.Errorf("jetstream: import: the file is not a whole export of a log: %w", err)
+		return fmt.Errorf("jetstream: import: %w", notWhole(err))
 	}
 	return nil
 }
 
-func (in *importer) streams(ctx context.Context, m Manifest) error {
-	var want []string
-	for i := range m.Partitions {
-		want = append(want, in.engine.streamOf(i))
+func notWhole(err error) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
 	}
-	want = append(want, "KV_"+in.engine.config.streamPrefix()+"_cfg")
-	for _, name := range want {
-		_, err := in.engine.manage.Stream(ctx, name)
+	return fmt.Errorf("the file is not a whole export of a log: %w", err)
+}
+
+func (in *importer) streams(ctx context.Context, m Manifest) error {
+	e := in.engine
+	var names []string
+	for i := range m.Partitions {
+		names = append(names, e.streamOf(i))
+	}
+	names = append(names, e.settingsStream())
+	for _, name := range names {
+		_, err := e.manage.Stream(ctx, name)
 		if err == nil {
-			return fmt.Errorf("jetstream: import: %s has a log already (%s); import into an empty one", in.engine.config.place(), name)
+			return fmt.Errorf("jetstream: import: %s has a log already (%s); import into an empty one", e.config.place(), name)
 		}
 		if !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return wrap(err, "import")
 		}
 	}
-	var header *tar.Header
-	for _, name := range want {
+	for _, name := range names {
 		var s exportedStream
-		if header == nil {
-			if err := in.next(name+"/"+streamName, &s); err != nil {
-				return err
-			}
-		} else if header.Name != name+"/"+streamName {
-			return fmt.Errorf("jetstream: import: the file is not a whole export of a log: it has %s where %s/%s should be", header.Name, name, streamName)
-		} else if err := json.NewDecoder(in.tar).Decode(&s); err != nil {
-			return wrap(err, "import "+header.Name)
+		if err := in.next(name+"/"+streamName, &s); err != nil {
+			return err
 		}
-		var err error
-		if header, err = in.stream(ctx, name, s); err != nil {
+		if err := in.stream(ctx, name, s); err != nil {
 			return fmt.Errorf("jetstream: import %s: %w", name, err)
 		}
 	}
 	var end exportEnd
-	switch {
-	case header == nil || header.Name != endName:
-		return errors.New("jetstream: import: the file is not a whole export of a log: its end is missing")
-	case json.NewDecoder(in.tar).Decode(&end) != nil || end.Streams != len(want):
-		return fmt.Errorf("jetstream: import: the file says it has %d streams; it has %d", end.Streams, len(want))
+	if err := in.next(endName, &end); err != nil {
+		return err
+	}
+	if end.Streams != len(names) {
+		return fmt.Errorf("jetstream: import: the file says it has %d streams; it has %d", end.Streams, len(names))
 	}
 	return nil
 }
 
-// stream restores one stream and returns the header of the file that follows.
-func (in *importer) stream(ctx context.Context, name string, s exportedStream) (*tar.Header, error) {
+// stream restores one stream.
+func (in *importer) stream(ctx context.Context, name string, s exportedStream) error {
 	e := in.engine
 	s.Config["num_replicas"] = json.RawMessage(strconv.Itoa(e.config.replicas()))
 	delete(s.Config, "placement")
@@ -286,25 +290,26 @@ func (in *importer) stream(ctx context.Context, name string, s exportedStream) (
 	}
 	in.made = append(in.made, name)
 	if err := e.ask(ctx, apiPrefix+"STREAM.RESTORE."+name, s, &answer); err != nil {
-		return nil, err
+		return err
 	}
 	if answer.Error != nil {
-		return nil, fmt.Errorf("the log answers %d: %s", answer.Error.Code, answer.Error.Text)
+		return fmt.Errorf("the log answers %d: %s", answer.Error.Code, answer.Error.Text)
 	}
 	for n := 1; ; n++ {
-		h, err := in.tar.Next()
+		h, err := in.header()
 		if err != nil {
-			return nil, fmt.Errorf("the file is not a whole export of a log: %w", err)
+			return notWhole(err)
 		}
 		if h.Name != fmt.Sprintf("%s/%06d", name, n) {
-			return h, in.finish(ctx, answer.Deliver, s)
+			in.ahead = h
+			return in.finish(ctx, answer.Deliver, s)
 		}
 		chunk, err := io.ReadAll(in.tar)
 		if err != nil {
-			return nil, err
+			return notWhole(err)
 		}
 		if _, err := in.send(ctx, answer.Deliver, chunk); err != nil {
-			return nil, err
+			return err
 		}
 	}
 }

@@ -26,8 +26,8 @@ type Config struct {
 	Retention  time.Duration // how long an entry is kept; default 7 days
 	MaxPerOrg  int           // entries kept per organization; default 1,000,000
 	MaxBytes   int64         // over all partitions; default 256 MiB
-	// OrgBytes is an organization's byte budget; 0: none. Nil: nobody has one.
-	OrgBytes     func(carillon.OrgID) int64
+	// OrgBudget is an organization's own; it may change. Nil: nobody has one.
+	OrgBudget    func(carillon.OrgID) engine.Budget
 	DedupeWindow time.Duration // how long a key is known; default 5 minutes
 }
 
@@ -47,8 +47,8 @@ func (c Config) withDefaults() Config {
 	if c.DedupeWindow <= 0 {
 		c.DedupeWindow = 5 * time.Minute
 	}
-	if c.OrgBytes == nil {
-		c.OrgBytes = func(carillon.OrgID) int64 { return 0 }
+	if c.OrgBudget == nil {
+		c.OrgBudget = func(carillon.OrgID) engine.Budget { return engine.Budget{} }
 	}
 	return c
 }

@@ -161,7 +161,7 @@ func TestFailAndHold(t *testing.T) {
 }
 
 func TestContractOfBudgets(t *testing.T) {
-	enginetest.RunBudget(t, func(_ *testing.T, budget func(carillon.OrgID) int64) engine.Engine {
-		return memory.New(memory.Config{OrgBytes: budget})
+	enginetest.RunBudget(t, func(_ *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine {
+		return memory.New(memory.Config{OrgBudget: budget})
 	})
 }

@@ -37,7 +37,6 @@ type partition struct {
 type orgLog struct {
 	entries []*carillon.Entry
 	bytes   int64  // of the entries, as its budget counts them
-	budget  int64  // 0: none
 	lost    uint64 // highest sequence of the organization that is gone
 }
 
@@ -131,7 +130,7 @@ func (p *partition) add(org carillon.OrgID, event *carillon.Event, id string, no
 	p.bytes += int64(entry.Size())
 	o := p.orgs[org]
 	if o == nil {
-		o = &orgLog{budget: p.config.OrgBytes(org)}
+		o = &orgLog{}
 		p.orgs[org] = o
 	}
 	o.entries = append(o.entries, entry)
@@ -169,7 +168,7 @@ func (p *partition) forget(k knownID) {
 }
 
 // limit keeps the newest MaxPerOrg entries of org, and of those what fits into
-// its byte budget; cut says that the budget took some.
+// its budget; cut says that the budget took some.
 func (p *partition) limit(org carillon.OrgID) (cut bool) {
 	o := p.orgs[org]
 	if o == nil {
@@ -178,7 +177,8 @@ func (p *partition) limit(org carillon.OrgID) (cut bool) {
 	for len(o.entries) > p.config.MaxPerOrg {
 		p.drop(o.entries[0])
 	}
-	for o.budget > 0 && o.bytes > o.budget {
+	budget := p.config.OrgBudget(org)
+	for budget.Bytes > 0 && o.bytes > budget.Bytes || budget.Events > 0 && int64(len(o.entries)) > budget.Events {
 		p.drop(o.entries[0])
 		cut = true
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/testkit/vectors"
 )
 
 var deep = strings.TrimSuffix(strings.Repeat("a.", carillon.MaxSegments), ".")
@@ -100,8 +101,8 @@ var (
 // ParseType accepts exactly the grammar and changes nothing, and every type is
 // a pattern that means itself.
 func FuzzParseType(f *testing.F) {
-	for _, s := range []string{"orders.paid", "a", "", ".", "a..b", "orders.*", deep, deep + ".a"} {
-		f.Add(s)
+	for _, s := range vectors.Inputs[vectors.Text](f, "types.json", "parse") {
+		f.Add(string(s))
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		ty, err := carillon.ParseType(s)
@@ -124,8 +125,8 @@ func FuzzParseType(f *testing.F) {
 // ParsePattern accepts exactly the grammar; what it returns has one spelling,
 // is what it returns for itself, and is a type exactly if it is literal.
 func FuzzParsePattern(f *testing.F) {
-	for _, s := range []string{"orders.*", "*", ">", "**", "orders.**", "a.>.b", "ord*", "***", deep, deep + ".>"} {
-		f.Add(s)
+	for _, s := range vectors.Inputs[vectors.Text](f, "patterns.json", "parse") {
+		f.Add(string(s))
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		p, err := carillon.ParsePattern(s)

@@ -32,24 +32,19 @@ var (
 func TestTheThreatModelNamesTestsThatExist(t *testing.T) {
 	t.Parallel()
 	page := read(t, "docs/security.md")
-	inFile := map[string]map[string]bool{}
-	for _, m := range namedTest.FindAllStringSubmatch(page, -1) {
-		pkg, test, file := m[1], m[2], m[3]
-		if inFile[file] == nil {
-			inFile[file] = functions(t, file)
-		}
-		if !inFile[file][pkg+"."+test] {
-			t.Errorf("there is no test %s in package %s in %s", test, pkg, file)
-		}
-	}
+	checkNamedTests(t, page)
 	for _, test := range anyTest.FindAllString(namedTest.ReplaceAllString(page, ""), -1) {
 		t.Errorf("%s is named without its package and file", test)
+	}
+	const column = "| shown by |"
+	if !strings.Contains(page, column) {
+		t.Errorf("no table has the last column %q", column)
 	}
 	shows := false
 	for _, row := range rowOfTable.FindAllString(page, -1) {
 		switch {
 		case strings.HasPrefix(row, "|---"):
-		case strings.HasSuffix(row, "| shown by |"):
+		case strings.HasSuffix(row, column):
 			shows = true
 		case strings.HasPrefix(row, "| who |"):
 			shows = false
@@ -57,8 +52,29 @@ func TestTheThreatModelNamesTestsThatExist(t *testing.T) {
 			t.Errorf("no test shows: %s", row)
 		}
 	}
-	if !shows {
-		t.Error("there is no table whose last column is named 'shown by'")
+}
+
+func TestThePromisesOfDurabilityNameTestsThatExist(t *testing.T) {
+	t.Parallel()
+	checkNamedTests(t, read(t, "docs/durability.md"))
+}
+
+// checkNamedTests looks for each test that a page links to, in its file.
+func checkNamedTests(t *testing.T, page string) {
+	t.Helper()
+	named := namedTest.FindAllStringSubmatch(page, -1)
+	if len(named) == 0 {
+		t.Error("no test is named")
+	}
+	inFile := map[string]map[string]bool{}
+	for _, m := range named {
+		pkg, test, file := m[1], m[2], m[3]
+		if inFile[file] == nil {
+			inFile[file] = functions(t, file)
+		}
+		if !inFile[file][pkg+"."+test] {
+			t.Errorf("there is no test %s in package %s in %s", test, pkg, file)
+		}
 	}
 }
 

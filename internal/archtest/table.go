@@ -179,6 +179,7 @@ var Table = []Rule{
 
 	// For tests. They are held to nothing but the rule that code does not use them.
 	{Package: "internal/testkit", May: []string{"internal/*"}, Test: true, Why: "parts that tests of several rooms share"},
+	{Package: "internal/testkit/vectors", Test: true, Why: "the root's tests run vectors too, without the parts of testkit that start servers"},
 	{Package: "internal/engine/enginetest", May: []string{"internal/*"}, Test: true, Why: "the port's promises, as a test"},
 	{Package: "internal/transport/transporttest", May: []string{"internal/*"}, Test: true, Why: "what every transport does alike, as a test"},
 	{Package: "internal/archtest", StdOnly: true, Test: true, Why: "this table"},

@@ -159,20 +159,22 @@ func (g *Gate) audience(d *carillon.Draft) (carillon.Audience, error) {
 		return carillon.Audience{}, carillon.Errorf(carillon.CodeNotFound, "room %q is not known here", room)
 	case len(d.Users) == 0:
 		return carillon.Audience{}, nil
-	case len(d.Users) > g.cfg.UsersPerEvent:
-		return carillon.Audience{}, carillon.BadRequest("the event names %d users; at most %d are allowed", len(d.Users), g.cfg.UsersPerEvent).Over("users_per_event")
 	}
-	users := make([]string, 0, len(d.Users))
-	known := make(map[string]struct{}, len(d.Users))
+	users := make([]string, 0, min(len(d.Users), g.cfg.UsersPerEvent))
+	known := make(map[string]struct{}, cap(users))
 	for _, s := range d.Users {
 		u, err := carillon.ParseUser(s)
 		if err != nil {
 			return carillon.Audience{}, err
 		}
-		if _, twice := known[u]; !twice {
-			known[u] = struct{}{}
-			users = append(users, u)
+		if _, twice := known[u]; twice {
+			continue
 		}
+		if len(users) == g.cfg.UsersPerEvent {
+			return carillon.Audience{}, carillon.BadRequest("the event names more than %d users; name fewer, or publish it several times", g.cfg.UsersPerEvent).Over("users_per_event")
+		}
+		known[u] = struct{}{}
+		users = append(users, u)
 	}
 	return carillon.Audience{Users: slices.Clip(users)}, nil
 }

@@ -5,12 +5,15 @@ import (
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/match"
+	"github.com/carillon-rt/carillon/internal/testkit/vectors"
 )
 
 // Match, a Tree and the definition agree on whatever parses.
 func FuzzMatch(f *testing.F) {
-	for _, row := range matchTable {
-		f.Add(row.pattern, "orders.paid")
+	for _, v := range vectors.Inputs[matchVector](f, "patterns.json", "match") {
+		for _, typ := range v.Types {
+			f.Add(v.Pattern, typ)
+		}
 	}
 	f.Fuzz(func(t *testing.T, pattern, typ string) {
 		p, err := carillon.ParsePattern(pattern)
@@ -41,8 +44,10 @@ func FuzzMatch(f *testing.F) {
 // A pattern that contains another accepts what the other accepts, and contains
 // the literal patterns of exactly the types it accepts.
 func FuzzContains(f *testing.F) {
-	for _, row := range containsTable {
-		f.Add(row.granted, "orders.*", "orders.paid")
+	for _, v := range vectors.Inputs[containVector](f, "patterns.json", "contain") {
+		for _, p := range v.Patterns {
+			f.Add(v.Granted, p, "orders.paid")
+		}
 	}
 	f.Fuzz(func(t *testing.T, granted, requested, typ string) {
 		g, err := carillon.ParsePattern(granted)

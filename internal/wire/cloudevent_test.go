@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/testkit/vectors"
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
@@ -232,17 +233,10 @@ func TestAnEventIsGivenOutAsACloudEvent(t *testing.T) {
 // FuzzParseCloudEvent: what is accepted is an event that can be given out again
 // as a CloudEvent, with the attributes that were sent.
 func FuzzParseCloudEvent(f *testing.F) {
-	for _, s := range []string{
-		least + `}`,
-		least + `,"data":{"a":[1,2]},"ext":"x","n":5,"on":false,"nil":null}`,
-		least + `,"data_base64":"AAAA"}`,
-		least + `,"datacontenttype":"application/vnd.x+json","dataschema":"u","subject":"s","time":"2018-04-05T17:31:00Z"}`,
-		least + `,"carillonroom":"r"}`,
-		`[` + least + `}]`,
-		least + many(30) + `}`,
-	} {
+	for _, s := range vectors.Inputs[vectors.Text](f, "cloudevents.json", "structured") {
 		f.Add([]byte(s))
 	}
+	f.Add([]byte(least + many(30) + `}`))
 	ids := wire.NewKeyring([]byte("0123456789abcdef0123456789abcdef")).Org("acme")
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		d, err := wire.ParseCloudEvent(raw, maxCE)

@@ -227,8 +227,13 @@ func (f *ClientFrame) set(m member, maxEvents int) (err error) {
 		return unmarshalString(m, &f.Patterns[0])
 	case "patterns":
 		f.List = true
-		if err := json.Unmarshal(m.value, &f.Patterns); err != nil || f.Patterns == nil {
+		var list []*string // a null among them is nil, not an empty text
+		if err := json.Unmarshal(m.value, &list); err != nil || list == nil || slices.Contains(list, nil) {
 			return carillon.BadRequest("patterns is a list of strings")
+		}
+		f.Patterns = make([]string, len(list))
+		for i, s := range list {
+			f.Patterns[i] = *s
 		}
 	case "overflow":
 		var policy string

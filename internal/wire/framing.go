@@ -79,6 +79,7 @@ const (
 	CloseBadFrames     CloseCode = 4000
 	CloseBadToken      CloseCode = 4001
 	CloseForbidden     CloseCode = 4003
+	CloseReplaced      CloseCode = 4009
 	CloseRateLimited   CloseCode = 4101
 	CloseSlowConsumer  CloseCode = 4102
 	CloseOverloaded    CloseCode = 4103
@@ -92,7 +93,7 @@ const (
 func (c CloseCode) Ours() bool {
 	switch c {
 	case CloseNormal, CloseProtocol, CloseUnsupported, CloseInvalidData, CloseTooBig, CloseInternal,
-		CloseBadFrames, CloseBadToken, CloseForbidden, CloseRateLimited, CloseSlowConsumer, CloseOverloaded, CloseNoConnect,
+		CloseBadFrames, CloseBadToken, CloseForbidden, CloseReplaced, CloseRateLimited, CloseSlowConsumer, CloseOverloaded, CloseNoConnect,
 		CloseDrain, CloseTokenExpired, CloseLifetimeEnded:
 		return true
 	}

@@ -97,13 +97,17 @@ func (ids *IDs) String(p carillon.Position) string { return string(ids.Append(ni
 // Decode reads an id. ok is false when it is not an id of this organization and
 // install, or of a version this program does not know.
 func (ids *IDs) Decode(s string) (p carillon.Position, ok bool) {
-	if !ShapedLikeID(s) {
+	if len(s) != IDLen || s[0] > '7' { // more than 128 bits
 		return p, false
 	}
 	var hi, lo uint64
 	for i := range IDLen {
+		v := crockfordValue[s[i]]
+		if v == 0xff {
+			return p, false
+		}
 		hi = hi<<5 | lo>>59
-		lo = lo<<5 | uint64(crockfordValue[s[i]])
+		lo = lo<<5 | uint64(v)
 	}
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], hi)
@@ -120,14 +124,14 @@ func (ids *IDs) Decode(s string) (p carillon.Position, ok bool) {
 	}, true
 }
 
-// ShapedLikeID reports whether s has the form of an event id: 26 characters of
-// the alphabet whose value fits 128 bits.
+// ShapedLikeID reports whether s has the form of an event id: 26 digits and
+// capitals. Not everything of this form is the id of some position.
 func ShapedLikeID(s string) bool {
-	if len(s) != IDLen || s[0] > '7' {
+	if len(s) != IDLen {
 		return false
 	}
 	for i := range IDLen {
-		if crockfordValue[s[i]] == 0xff {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'A' || c > 'Z') {
 			return false
 		}
 	}

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/carillon-rt/carillon"
@@ -74,7 +75,7 @@ func TestAnIDIsReadByItsOwnOrganizationAndInstallOnly(t *testing.T) {
 			}
 		}
 	}
-	if slices.Contains([]bool{wire.ShapedLikeID(""), wire.ShapedLikeID("8" + ids.String(carillon.Position{})[1:]), wire.ShapedLikeID("../../../../../../../../..")}, true) {
+	if slices.Contains([]bool{wire.ShapedLikeID(""), wire.ShapedLikeID(strings.ToLower(ids.String(carillon.Position{}))), wire.ShapedLikeID("../../../../../../../../..")}, true) {
 		t.Error("anything is shaped like an id")
 	}
 }

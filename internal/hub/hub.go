@@ -25,6 +25,10 @@ type Config struct {
 	Mailbox     int   // 4096 notices per shard
 	ScanWorkers int   // 4 readers of the log below the ring
 	MaxShapes   int   // kinds of wildcard patterns per organization; see match.Tree
+
+	// Poller makes the one in which a shard waits, in front of its sockets; nil:
+	// others read and write them. Stop ends them.
+	Poller func(shard int) Poller
 }
 
 // Hub is the part of a node between the log and the sessions.
@@ -73,8 +77,12 @@ func New(cfg Config) *Hub {
 		})
 	}
 	for i := range cfg.Shards {
+		var poller Poller = newSleeper()
+		if cfg.Poller != nil {
+			poller = cfg.Poller(i)
+		}
 		h.shards = append(h.shards, &Shard{
-			hub: h, id: i, box: newMailbox(cfg.Mailbox, parts), wheel: wheel{begin: time.Now()},
+			hub: h, id: i, box: newMailbox(poller.Wake, cfg.Mailbox, parts), poller: poller, wheel: wheel{begin: time.Now()},
 			places: make([]place, parts), before: make([]place, parts), feeds: make([]*Feed, parts),
 			mail: mail{marks: make([]uint64, parts), resets: make([]bool, parts)},
 		})
@@ -116,9 +124,16 @@ func (h *Hub) Start(ctx context.Context) error {
 
 // Stop ends the hub's goroutines and waits for them. Sessions must be gone.
 func (h *Hub) Stop() {
-	if h.cancel != nil {
-		h.cancel()
-		h.wg.Wait()
+	if h.cancel == nil {
+		return
+	}
+	h.cancel()
+	for _, s := range h.shards {
+		s.poller.Wake()
+	}
+	h.wg.Wait()
+	for _, s := range h.shards {
+		s.poller.End()
 	}
 }
 

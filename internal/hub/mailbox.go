@@ -22,7 +22,7 @@ type notice struct {
 // room, one mark per partition says "from this index on, read the ring". Tasks
 // are bounded by who posts them: each connection has a fixed few outstanding.
 type mailbox struct {
-	wake chan struct{} // capacity 1; never closed
+	wake func() // the shard
 
 	mu      sync.Mutex // guards what follows
 	room    int
@@ -34,8 +34,8 @@ type mailbox struct {
 	asleep  bool
 }
 
-func newMailbox(room, partitions int) *mailbox {
-	return &mailbox{wake: make(chan struct{}, 1), room: room, marks: make([]uint64, partitions), resets: make([]bool, partitions)}
+func newMailbox(wake func(), room, partitions int) *mailbox {
+	return &mailbox{wake: wake, room: room, marks: make([]uint64, partitions), resets: make([]bool, partitions)}
 }
 
 // unlock releases the mailbox and wakes the shard once, and only if it sleeps.
@@ -44,10 +44,7 @@ func (b *mailbox) unlock() {
 	b.asleep = false
 	b.mu.Unlock()
 	if asleep {
-		select {
-		case b.wake <- struct{}{}:
-		default:
-		}
+		b.wake()
 	}
 }
 

@@ -13,9 +13,10 @@ const turnBudget = 500 * time.Microsecond
 
 // Shard is one goroutine that owns feeds and the sessions around them.
 type Shard struct {
-	hub *Hub
-	id  int
-	box *mailbox
+	hub    *Hub
+	id     int
+	box    *mailbox
+	poller Poller
 
 	// Owned by the shard's goroutine.
 	now      time.Time
@@ -35,6 +36,9 @@ type Shard struct {
 // Each poster has a fixed few tasks outstanding, which bounds the mailbox.
 func (s *Shard) Post(t Task) { s.box.do(t) }
 
+// ID is the shard's number, from 0.
+func (s *Shard) ID() int { return s.id }
+
 // Now is the time of the current turn.
 func (s *Shard) Now() time.Time { return s.now }
 
@@ -52,36 +56,26 @@ func (s *Shard) SetTimer(t *Timer, owner TimerOwner, deadline time.Time) {
 func (s *Shard) StopTimer(t *Timer) { s.wheel.remove(t) }
 
 func (s *Shard) run(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	others := newYielder()
-	defer others.close()
-	for {
-		s.turn()
-		if s.due.any() {
-			others.yield()
+	const asLongAsItTakes = -1
+	for ctx.Err() == nil {
+		if s.turn() || s.due.any() {
+			s.poller.Wait(0)
 			continue
 		}
 		if !s.box.sleep() {
 			continue
 		}
-		var tick <-chan time.Time
 		if s.wheel.count > 0 {
-			timer.Reset(s.wheel.untilTick(s.now))
-			tick = timer.C
-		}
-		select {
-		case <-s.box.wake:
-		case <-tick:
-		case <-ctx.Done():
-			return
+			s.poller.Wait(s.wheel.untilTick(s.now))
+		} else {
+			s.poller.Wait(asLongAsItTakes)
 		}
 	}
 }
 
-// turn handles the mail, the timers, and a slice of the members that have
-// something due.
-func (s *Shard) turn() {
+// turn handles the mail, the timers, what the sockets have, and a slice of the
+// members that have something due. It reports whether the sockets may have more.
+func (s *Shard) turn() (more bool) {
 	s.now = time.Now()
 	// A place is read before the mailbox: whatever the tail posted up to it is
 	// in the mail taken afterwards.
@@ -95,8 +89,10 @@ func (s *Shard) turn() {
 		s.handle()
 	}
 	s.wheel.advance(s.now)
+	more = s.poller.Serve()
 	s.catch()
 	s.due.serve(turnBudget)
+	return more
 }
 
 func (s *Shard) handle() {

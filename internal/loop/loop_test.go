@@ -139,6 +139,26 @@ func TestEverythingQueuedIsWrittenInOrderAndTheLastEnds(t *testing.T) {
 	})
 }
 
+// around is a connection around another one, for those who ask who the peer is.
+type around struct {
+	net.Conn
+	bare net.Conn
+}
+
+func (a around) Bare() net.Conn { return a.bare }
+
+func TestWhatIsOnlyAroundAConnectionIsLeftOut(t *testing.T) {
+	ours, theirs := pair(t)
+	o := newOwner(t)
+	k, gone := serve(new(loop.Sockets), around{nil, ours}, o) // every use of it would panic
+	o.Post(func() { o.queue, o.last = append(o.queue, []byte("bye")), true; k.Ready() })
+	if b, err := io.ReadAll(theirs); string(b) != "bye" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	_ = theirs.Close()
+	<-gone
+}
+
 func TestAnIdlePortHasOneGoroutine(t *testing.T) {
 	ours, theirs := pair(t)
 	o := newOwner(t)

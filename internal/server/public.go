@@ -42,10 +42,10 @@ func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) htt
 		Page: l.HistoryPage, Bytes: l.HistoryBytes.N(), Concurrent: l.HistoryConcurrent,
 	})
 	// The WebSocket door looks at the Origin itself: it is no subject of CORS.
-	socket := ws.Handler(ws.Config{Core: s.core, Auth: a, Origins: origins, Sockets: &s.sockets, FrameBytes: l.FrameBytes.N(), Logger: s.log})
+	socket := ws.Handler(ws.Config{Core: s.core, Auth: a, Origins: origins, Sockets: &s.sockets, Loops: s.loops, FrameBytes: l.FrameBytes.N(), Logger: s.log})
 	mux := http.NewServeMux()
 	mux.Handle("/v1/sse", s.bodies.count(sse.Handler(sse.Config{
-		Core: s.core, Auth: a, Sockets: &s.sockets, RequestBytes: l.RequestBytes.N(), BodyTimeout: body, WriteTimeout: write, Logger: s.log,
+		Core: s.core, Auth: a, Sockets: &s.sockets, Loops: s.loops, RequestBytes: l.RequestBytes.N(), BodyTimeout: body, WriteTimeout: write, Logger: s.log,
 	})))
 	mux.Handle("/v1/poll", s.bodies.bound(poll.Handler(poll.Config{
 		Core: s.core, Auth: a, WaitMax: cfg.Poll.WaitMax.D(), WaitDefault: cfg.Poll.WaitDefault.D(),

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -82,6 +83,7 @@ type Server struct {
 	history *hub.History
 	orgs    orgs
 	api     *api.API
+	loops   []*loop.Loop // of the hub's shards; none where the system has no such
 	sockets loop.Sockets
 	public  *listener
 	alive   watchdog
@@ -198,7 +200,11 @@ func (s *Server) start(ctx context.Context) (err error) {
 		return err
 	}
 	s.ids = wire.NewKeyring(key)
+	if s.loops, err = newLoops(runtime.GOMAXPROCS(0)); err != nil {
+		return err
+	}
 	h := hub.New(hub.Config{
+		Shards: len(s.loops), Poller: pollers(s.loops),
 		Engine: s.engine, Logger: s.log, RingBytes: int64(s.cfg.Limits.RingBytes), FeedQueue: s.cfg.Limits.FeedQueue,
 		Mailbox: s.cfg.Limits.Mailbox, ScanWorkers: s.cfg.Limits.ScanWorkers, MaxShapes: s.cfg.Limits.WildcardShapesPerOrg,
 	})
@@ -293,7 +299,7 @@ func (s *Server) stopAll(ctx context.Context) error {
 		s.public.stop(clients)
 	}
 	s.opt.Inherited.Close()
-	if err := s.sockets.Close(ctx); err != nil {
+	if err := s.closeConnections(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("server: connections did not end: %w", err))
 	}
 	if s.core != nil {

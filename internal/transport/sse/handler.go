@@ -35,6 +35,11 @@ type Config struct {
 	// nil: its own.
 	Sockets *loop.Sockets
 
+	// Loops, if there are any, are those of the shards, by number. A connection
+	// in the clear lives on the loop of its session's shard, any other, or where
+	// there are no loops, among Sockets.
+	Loops []*loop.Loop
+
 	RequestBytes int           // of a request's body; DefaultRequestBytes
 	BodyTimeout  time.Duration // for it to arrive; DefaultBodyTimeout
 	WriteTimeout time.Duration // without progress, over HTTP/2; loop.DefaultWriteTimeout

@@ -62,6 +62,15 @@ func (h *handler) takeOver(w http.ResponseWriter, r *http.Request, opt session.O
 		_ = conn.Close() // the client is gone
 		return
 	}
+	if len(h.Loops) > 0 {
+		if fd, ok := loop.Adopt(conn); ok {
+			t := new(looped)
+			opt.Conn = t
+			s := h.Core.New(opt)
+			s.Post(func() { t.begin(s, h.Loops[s.Shard().ID()], fd, h.Sockets) })
+			return
+		}
+	}
 	t := new(taken)
 	t.port = &t.socket.Port
 	h.Sockets.Init(&t.socket, conn, t)

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,6 +48,7 @@ type Config struct {
 	MaxConnections int
 
 	WriteTimeout time.Duration
+	Portable     bool // without event loops
 }
 
 // Node is a gateway in memory.
@@ -64,6 +66,7 @@ type Node struct {
 	ctx     context.Context
 	servers []*http.Server
 	sockets *loop.Sockets
+	loops   []*loop.Loop
 	hub     *hub.Hub
 	served  chan error
 	own     bool
@@ -91,14 +94,15 @@ func New(t testing.TB, cfg Config) *Node {
 	})
 	must(t, err)
 	cfg.Hub.Engine = n.Engine
+	n.loops = loops(t, &cfg)
 	n.hub = hub.New(cfg.Hub)
 	must(t, n.hub.Start(ctx))
 	n.Gate = gate.New(gate.Config{Open: n.Engine.Open, Orgs: orgs})
 	n.Core = session.NewCore(session.Config{Hub: n.hub, IDs: n.IDs, Publisher: n.Gate, Verifier: verifier{authn}, Limits: cfg.Limits, MaxConnections: cfg.MaxConnections})
 	origins := auth.NewOrigins(cfg.Origins)
 	mux := http.NewServeMux()
-	mux.Handle("/v1/ws", ws.Handler(ws.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, FrameBytes: cfg.FrameBytes}))
-	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, WriteTimeout: cfg.WriteTimeout}))
+	mux.Handle("/v1/ws", ws.Handler(ws.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, Loops: n.loops, FrameBytes: cfg.FrameBytes}))
+	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, Loops: n.loops, WriteTimeout: cfg.WriteTimeout}))
 	mux.Handle("/v1/poll", poll.Handler(poll.Config{Core: n.Core, Auth: authn, Origins: origins}))
 	mux.Handle("/v1/frames", frames.Handler(frames.Config{Core: n.Core, Auth: authn, Origins: origins}))
 	n.addr = n.serve(t, mux, nil)
@@ -106,6 +110,28 @@ func New(t testing.TB, cfg Config) *Node {
 	n.secure, n.roots = n.serve(t, mux, secure), roots
 	t.Cleanup(func() { n.Stop(t) })
 	return n
+}
+
+// loops makes one for each shard, where there are such, unless the node is to be
+// portable.
+func loops(t testing.TB, cfg *Config) (all []*loop.Loop) {
+	t.Helper()
+	if cfg.Portable || os.Getenv("CARILLON_PORTABLE") != "" {
+		return nil
+	}
+	if cfg.Hub.Shards == 0 {
+		cfg.Hub.Shards = 2
+	}
+	for range cfg.Hub.Shards {
+		l, err := loop.NewLoop()
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil
+		}
+		must(t, err)
+		all = append(all, l)
+	}
+	cfg.Hub.Poller = func(shard int) hub.Poller { return all[shard] }
+	return all
 }
 
 // serve opens a port, as a server does, over TLS if there are settings for it.
@@ -153,6 +179,9 @@ func (n *Node) Stop(t testing.TB) {
 	n.stopped = true
 	must(t, n.Core.Drain(n.ctx, 0))
 	must(t, n.sockets.Close(n.ctx))
+	for _, l := range n.loops {
+		must(t, l.Close(n.ctx))
+	}
 	for _, s := range n.servers {
 		must(t, s.Shutdown(n.ctx))
 	}

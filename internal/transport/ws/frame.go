@@ -25,12 +25,10 @@ type header struct {
 // maxControl is the longest payload of a control frame.
 const maxControl = 125
 
-// readHeader reads the next header. ok is false when it breaks the protocol.
-func (c *conn) readHeader() (h header, ok bool, err error) {
-	b, err := c.need(2)
-	if err != nil {
-		return h, false, err
-	}
+// parseHeader reads a header from the front of b, which has at least two bytes.
+// It needs size bytes: with fewer in b it is to be called again. ok is false when
+// the header breaks the protocol.
+func parseHeader(b []byte) (h header, size int, ok bool) {
 	h.final, h.opcode, h.length = b[0]&0x80 != 0, b[0]&0x0f, uint64(b[1]&0x7f)
 	control := h.opcode >= wire.OpClose
 	switch {
@@ -38,7 +36,7 @@ func (c *conn) readHeader() (h header, ok bool, err error) {
 		b[1]&0x80 == 0, // a client masks
 		h.opcode > opBinary && !control, h.opcode > wire.OpPong,
 		control && (!h.final || h.length > maxControl):
-		return h, false, nil
+		return h, 0, false
 	}
 	extended := 0
 	switch h.length {
@@ -47,8 +45,9 @@ func (c *conn) readHeader() (h header, ok bool, err error) {
 	case 127:
 		extended = 8
 	}
-	if b, err = c.need(2 + extended + len(h.mask)); err != nil {
-		return h, false, err
+	size = 2 + extended + len(h.mask)
+	if len(b) < size {
+		return h, size, true
 	}
 	ok = true
 	switch extended {
@@ -59,9 +58,28 @@ func (c *conn) readHeader() (h header, ok bool, err error) {
 		h.length = binary.BigEndian.Uint64(b[2:])
 		ok = h.length > 1<<16-1 && h.length < 1<<63
 	}
-	n := copy(h.mask[:], b[2+extended:])
-	c.pending = c.pending[2+extended+n:]
-	return h, ok, nil
+	copy(h.mask[:], b[2+extended:])
+	return h, size, ok
+}
+
+// minHeader and maxHeader are the sizes that a header can have.
+const (
+	minHeader = 2
+	maxHeader = 14
+)
+
+// readHeader reads the next header. ok is false when it breaks the protocol.
+func (c *conn) readHeader() (h header, ok bool, err error) {
+	for need := minHeader; ; {
+		b, err := c.need(need)
+		if err != nil {
+			return h, false, err
+		}
+		if h, need, ok = parseHeader(b); !ok || need <= len(b) {
+			c.pending = c.pending[need:]
+			return h, ok, nil
+		}
+	}
 }
 
 // need returns the next n bytes or more, without taking them; n is at most that

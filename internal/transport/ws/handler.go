@@ -35,6 +35,11 @@ type Config struct {
 	// its own.
 	Sockets *loop.Sockets
 
+	// Loops, if there are any, are those of the shards, by number. A connection
+	// in the clear lives on the loop of its session's shard, any other, or where
+	// there are no loops, among Sockets.
+	Loops []*loop.Loop
+
 	FrameBytes int // of a client's message; DefaultFrameBytes
 	Logger     *slog.Logger
 }
@@ -247,6 +252,15 @@ func (h *handler) open(netConn net.Conn, left, answer []byte, opt session.Option
 		return
 	}
 	_ = netConn.SetDeadline(time.Time{}) // as above, with the next read
+	if len(h.Loops) > 0 {
+		if fd, ok := loop.Adopt(netConn); ok {
+			c := &looped{handler: h}
+			opt.Conn = c
+			s := h.Core.New(opt)
+			s.Post(func() { c.begin(s, h.Loops[s.Shard().ID()], fd, left) })
+			return
+		}
+	}
 	c := &conn{handler: h, pending: left}
 	h.Sockets.Init(&c.Socket, netConn, c)
 	opt.Conn = c

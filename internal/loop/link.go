@@ -1,0 +1,193 @@
+package loop
+
+import "time"
+
+// Session is who a Link carries bytes for. Its methods do not block.
+type Session interface {
+	// Pull appends to dst what is to be written next, as for a Port.
+	Pull(dst [][]byte) (bufs [][]byte, last bool)
+
+	// Input takes bytes that the peer sent. They are the link's: what is kept of
+	// them is copied. It returns how many it has taken; with less than all it is
+	// given the rest again when it asks with Link.More.
+	Input(b []byte) (taken int)
+
+	// Alarm has Link.Alarm called at a time, instead of any time before; with the
+	// zero time never.
+	Alarm(at time.Time)
+
+	// Now is the time of the current turn.
+	Now() time.Time
+
+	// Gone says that the connection has ended. Nothing else is called after it.
+	Gone()
+}
+
+// Link is a connection of a loop: what Port and Socket together are elsewhere.
+// Everything happens on the loop's goroutine.
+type Link struct {
+	Conn
+
+	owner   Session
+	timeout time.Duration // of a write without progress
+	linger  time.Duration // for the peer's end after ours
+	kept    []byte        // input that was not taken yet
+	last    bool          // the last bytes are on their way, or out
+	shut    bool          // and our direction is ended
+	idle    bool          // input is not asked for
+	over    bool
+}
+
+// Open takes the descriptor, which came from Adopt, into the loop, with what was
+// read from it before. The zero timeout and linger are the defaults.
+func (k *Link) Open(l *Loop, fd int, before []byte, owner Session, timeout, linger time.Duration) {
+	if timeout <= 0 {
+		timeout = DefaultWriteTimeout
+	}
+	if linger <= 0 {
+		linger = DefaultLinger
+	}
+	k.owner, k.timeout, k.linger, k.kept = owner, timeout, linger, before
+	if l.Add(&k.Conn, fd, k) != nil {
+		k.end()
+		return
+	}
+	if len(k.kept) > 0 {
+		k.More()
+	}
+	k.Ready()
+}
+
+// Ready says that Pull has something.
+func (k *Link) Ready() {
+	if k.over || k.last || k.Blocked() {
+		return
+	}
+	bufs, last := k.owner.Pull(k.Buffers())
+	k.last = last
+	if len(bufs) > 0 {
+		if err := k.Write(bufs); err != nil {
+			k.Broken()
+			return
+		}
+	}
+	switch {
+	case k.Blocked():
+		k.owner.Alarm(k.owner.Now().Add(k.timeout))
+	case last:
+		k.finish()
+	}
+}
+
+// Over reports whether the connection has ended.
+func (k *Link) Over() bool { return k.over }
+
+// finish ends our direction once everything is out.
+func (k *Link) finish() {
+	if k.shut {
+		return
+	}
+	k.shut = true
+	if k.Shut() != nil {
+		k.end()
+		return
+	}
+	k.kept = nil
+	k.idle = false
+	k.Listen(true)
+	k.owner.Alarm(k.owner.Now().Add(k.linger))
+}
+
+// Writable is called by the loop.
+func (k *Link) Writable() {
+	k.owner.Alarm(time.Time{})
+	if k.last {
+		k.finish()
+		return
+	}
+	k.Ready()
+}
+
+// Progress is called by the loop.
+func (k *Link) Progress() { k.owner.Alarm(k.owner.Now().Add(k.timeout)) }
+
+// Alarm is called by the owner: the peer has taken nothing for too long, or not
+// ended.
+func (k *Link) Alarm() {
+	if !k.over && (k.shut || k.Blocked()) {
+		k.end()
+	}
+}
+
+// Readable is called by the loop.
+func (k *Link) Readable() {
+	if k.over {
+		return
+	}
+	if len(k.kept) > 0 {
+		k.More()
+		return
+	}
+	if k.idle {
+		return
+	}
+	b := k.Buffer()
+	n, err := k.Read(b)
+	if err != nil {
+		k.end()
+		return
+	}
+	k.give(b[:n])
+}
+
+// More gives the owner what it did not take, and then what comes.
+func (k *Link) More() {
+	if k.over {
+		return
+	}
+	b := k.kept
+	k.kept = nil
+	k.give(b)
+}
+
+func (k *Link) give(b []byte) {
+	if k.shut { // nobody wants it any more
+		return
+	}
+	n := 0
+	if len(b) > 0 {
+		n = k.owner.Input(b)
+	}
+	if k.over {
+		return
+	}
+	if n < len(b) {
+		k.kept = append([]byte(nil), b[n:]...)
+	}
+	k.ask(n == len(b))
+}
+
+// ask listens to the socket, or not, as the owner takes what there is.
+func (k *Link) ask(on bool) {
+	if k.idle == on {
+		k.idle = !on
+		k.Listen(on)
+	}
+}
+
+// Broken is called by the loop.
+func (k *Link) Broken() { k.end() }
+
+// Abort ends the connection now.
+func (k *Link) Abort() { k.end() }
+
+func (k *Link) end() {
+	if k.over {
+		return
+	}
+	k.over = true
+	k.kept = nil
+	k.Close()
+	k.owner.Alarm(time.Time{})
+	k.owner.Gone()
+}

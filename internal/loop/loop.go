@@ -1,0 +1,25 @@
+package loop
+
+import "time"
+
+// Handler is whose socket a Conn is. Its methods are called on the loop's
+// goroutine.
+type Handler interface {
+	// Readable says that Read has something, or the peer's end.
+	Readable()
+	// Writable says that everything Write kept has been written.
+	Writable()
+	// Progress says that some of it has.
+	Progress()
+	// Broken says that the connection has ended by itself, or with the loop.
+	Broken()
+}
+
+// Bounds of a loop's turn.
+const (
+	turnEvents = 128      // sockets served before other work gets its turn
+	readBytes  = 64 << 10 // read from one socket in a turn
+	maxIOV     = 1024     // buffers in one writev (IOV_MAX)
+	forever    = time.Duration(-1)
+	sendLowat  = 32 << 10 // unsent bytes from which on a socket counts as full
+)

@@ -1,0 +1,49 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/loop"
+)
+
+// newLoops makes the event loops of n shards, or none where the system has no
+// such.
+func newLoops(n int) (loops []*loop.Loop, err error) {
+	for range n {
+		l, err := loop.NewLoop()
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil, nil
+		}
+		if err != nil {
+			for _, l := range loops {
+				l.End()
+			}
+			return nil, fmt.Errorf("server: %w", err)
+		}
+		loops = append(loops, l)
+	}
+	return loops, nil
+}
+
+// pollers are the loops as the hub's shards wait in them, and end them.
+func pollers(loops []*loop.Loop) func(shard int) hub.Poller {
+	if len(loops) == 0 {
+		return nil
+	}
+	return func(shard int) hub.Poller { return loops[shard] }
+}
+
+// closeConnections cuts what is still connected.
+func (s *Server) closeConnections(ctx context.Context) error {
+	err := s.sockets.Close(ctx)
+	if s.hub == nil { // nothing ran in the loops
+		return err
+	}
+	for _, l := range s.loops {
+		err = errors.Join(err, l.Close(ctx))
+	}
+	return err
+}

@@ -282,6 +282,26 @@ func TestWhoIsSlowToBeginDelaysNobody(t *testing.T) {
 	})
 }
 
+// The deadline is for the beginning only.
+func TestWhoHasBegunMayTakeTheirTime(t *testing.T) {
+	server, client := secure(t)
+	l := port(t, listen.Config{TLS: server, Timeout: 200 * time.Millisecond})
+	conn := tls.Client(call(t, l.Addr(), ""), client)
+	go func() { _ = conn.HandshakeContext(t.Context()) }()
+	begun, err := l.Accept()
+	must(t, err)
+	defer begun.Close()
+	ends(t, call(t, l.Addr(), "")) // whose deadline is later
+	_, err = io.WriteString(begun, "still here")
+	must(t, err)
+	_, err = io.WriteString(conn, "so am I")
+	must(t, err)
+	b := make([]byte, len("so am I"))
+	if _, err := io.ReadFull(begun, b); err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 func TestHandshakesAtTheSameTimeAreLimited(t *testing.T) {
 	n := new(listen.Counts)
 	l := port(t, listen.Config{Proxies: loopback(t), Handshakes: 2, Counts: n})

@@ -89,6 +89,7 @@ func wantFrom(t *testing.T, url string, ids []string, after int) {
 }
 
 func TestEventIDsStayValidWhenTheLogMoves(t *testing.T) {
+	t.Parallel() // it mostly waits
 	old := settings(t.TempDir())
 	old.Engine.Partitions = 2
 	s, c := start(t, old), client(t)
@@ -106,6 +107,9 @@ func TestEventIDsStayValidWhenTheLogMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = start(t, cfg)
+	if _, metrics := do(t, c, http.MethodGet, s.OpsURL()+"/metrics", ""); !strings.Contains(metrics, `durability="external"`) {
+		t.Error("the metrics promise more than other people's servers do")
+	}
 	ids = append(ids, publishSome(t, c, s.PublicURL(), 3)...)
 	for after := range ids {
 		wantFrom(t, s.PublicURL(), ids, after)
@@ -113,6 +117,7 @@ func TestEventIDsStayValidWhenTheLogMoves(t *testing.T) {
 }
 
 func TestWithoutAQuorumResumesAreServedAndPublishesRefused(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cluster := testkit.NewCluster(t)
 	s, c := start(t, onNATS(t, cluster)), client(t)
 	ids := publishSome(t, c, s.PublicURL(), 20)

@@ -17,6 +17,7 @@ import (
 )
 
 func TestFullDiskRefusesPublishesAndKeepsSubscribers(t *testing.T) {
+	t.Parallel() // it mostly waits
 	disk := testkit.SmallDisk(t, "400m")
 	if disk == "" {
 		return

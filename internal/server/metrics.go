@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon/internal/admin"
+	"github.com/carillon-rt/carillon/internal/config"
 	"github.com/carillon-rt/carillon/internal/telemetry"
 	"github.com/carillon-rt/carillon/internal/wire"
 )
@@ -34,7 +35,7 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	parts, _, _ := s.health.load()
 	state, _ := s.health.ready(ctx)
 	m := telemetry.Sample{
-		Version: s.opt.Version, Durability: s.cfg.Engine.Durability, Ready: state == stateReady,
+		Version: s.opt.Version, Durability: durability(s.cfg), Ready: state == stateReady,
 		Requests: s.routes.sample(), Errors: map[string]uint64{}, Limits: map[string]uint64{},
 	}
 	if parts == nil {
@@ -98,6 +99,14 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	m.Limits["scan_workers"] = h.Queued
 	m.Limits["bytes_per_org"] = e.Cuts
 	return m
+}
+
+// durability is the setting of that name, unless others keep the log.
+func durability(cfg *config.Config) string {
+	if cfg.Engine.NATS.URL != "" {
+		return "external"
+	}
+	return cfg.Engine.Durability
 }
 
 // status is what the page of the operations port shows.

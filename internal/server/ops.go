@@ -109,13 +109,28 @@ func (s *Server) opsHandler() http.Handler {
 }
 
 // manageOrgs is the API of organizations, once there is a store to keep them in.
+// It takes a key of the operator from everybody: on loopback there may be others.
 func (s *Server) manageOrgs(w http.ResponseWriter, r *http.Request) {
+	if err := s.checkOperator(r); err != nil {
+		transport.Problem(w, r, s.log, err)
+		return
+	}
 	parts, _, _ := s.health.load()
 	if parts == nil {
 		transport.Problem(w, r, s.log, carillon.Unavailable(time.Second, nil, "the node is starting or stopping; try again"))
 		return
 	}
 	parts.orgs.ServeHTTP(w, r)
+}
+
+func (s *Server) checkOperator(r *http.Request) error {
+	switch {
+	case s.opt.Development != nil:
+		return nil
+	case len(s.operators) == 0:
+		return carillon.Errorf(carillon.CodeForbidden, "organizations are managed with a key of the operator, and there is none; 'carillon keys new --ops' makes one and its line for 'ops.keys'")
+	}
+	return s.operators.check(r)
 }
 
 // guard answers only those who may be here: nobody by the name of another host,

@@ -11,13 +11,18 @@ import (
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/org"
 	"github.com/carillon-rt/carillon/internal/server"
 )
 
-// closedNode starts a node that knows no organization yet.
-func closedNode(t *testing.T, dir string) *server.Server {
+// closedNode starts a node that knows no organization yet, and returns it with a
+// key of its operator.
+func closedNode(t *testing.T, dir string) (s *server.Server, key string) {
 	t.Helper()
-	s, err := server.New(settings(dir), server.Options{})
+	cfg := settings(dir)
+	key, stored := org.NewKey("")
+	cfg.Ops.Keys = []string{stored.Line()}
+	s, err := server.New(cfg, server.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,12 +34,12 @@ func closedNode(t *testing.T, dir string) *server.Server {
 			t.Errorf("stop: %v", err)
 		}
 	})
-	return s
+	return s, key
 }
 
-func orgToken(t *testing.T, org carillon.OrgID, user string) string {
+func orgToken(t *testing.T, id carillon.OrgID, user string) string {
 	t.Helper()
-	text, err := auth.Sign([]byte(secret), auth.Claims{User: user, Org: string(org), Role: carillon.RoleAdmin, Expires: time.Now().Add(time.Hour)})
+	text, err := auth.Sign([]byte(secret), auth.Claims{User: user, Org: string(id), Role: carillon.RoleAdmin, Expires: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,10 +48,11 @@ func orgToken(t *testing.T, org carillon.OrgID, user string) string {
 
 func TestOrganizationsComeAndGoWhileTheNodeRuns(t *testing.T) {
 	dir := t.TempDir()
-	s, c := closedNode(t, dir), client(t)
+	s, operator := closedNode(t, dir)
+	c := client(t)
 	manage := func(method, path, body string, want int) string {
 		t.Helper()
-		status, text := do(t, c, method, s.OpsURL()+path, body, "Content-Type", "application/json")
+		status, text := do(t, c, method, s.OpsURL()+path, body, "Content-Type", "application/json", "Authorization", "Bearer "+operator)
 		if status != want {
 			t.Fatalf("%s %s: %d %s, want %d", method, path, status, text, want)
 		}
@@ -124,7 +130,7 @@ func TestOrganizationsComeAndGoWhileTheNodeRuns(t *testing.T) {
 	if err := s.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s = closedNode(t, dir)
+	s, _ = closedNode(t, dir)
 	publish(orgToken(t, "acme", "alice"), 202)
 	publish(orgToken(t, "other", "bob"), 202)
 	publish(orgToken(t, "third", "carol"), 401)
@@ -133,4 +139,45 @@ func TestOrganizationsComeAndGoWhileTheNodeRuns(t *testing.T) {
 func emptyPage(text string) bool {
 	var page struct{ Events []any }
 	return json.Unmarshal([]byte(text), &page) == nil && len(page.Events) == 0
+}
+
+func TestOrganizationsAreManagedWithTheOperatorsKeyOnly(t *testing.T) {
+	keyed, operator := closedNode(t, "")
+	keyless, err := server.New(settings(""), server.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := keyless.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := keyless.Stop(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}()
+	other, _ := org.NewKey("")
+	c := client(t)
+	for name, tc := range map[string]struct {
+		node       *server.Server
+		credential string
+		want       int
+	}{
+		"its key":                     {keyed, operator, 200},
+		"no key":                      {keyed, "", 401},
+		"another key":                 {keyed, other, 401},
+		"a token":                     {keyed, token(t, "alice"), 401},
+		"its key, where it is none":   {keyless, operator, 403},
+		"no key, where there is none": {keyless, "", 403},
+	} {
+		var header []string
+		if tc.credential != "" {
+			header = []string{"Authorization", "Bearer " + tc.credential}
+		}
+		if status, text := do(t, c, http.MethodGet, tc.node.OpsURL()+"/v1/orgs", "", header...); status != tc.want {
+			t.Errorf("%s: %d %s, want %d", name, status, text, tc.want)
+		}
+		if status, _ := do(t, c, http.MethodGet, tc.node.OpsURL()+"/metrics", "", header...); status != 200 {
+			t.Errorf("%s: on loopback the metrics are for everybody: %d", name, status)
+		}
+	}
 }

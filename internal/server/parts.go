@@ -48,9 +48,8 @@ func openEngine(ctx context.Context, cfg *config.Config, orgs *org.Directory, lo
 		Retention: e.Retention.Age.D(), MaxPerOrg: perOrg, OrgBudget: orgs.Budget, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
 		Logger: log,
 	}
-	if n := &e.NATS; n.URL != "" {
-		c.NATS = &jetstream.NATS{URL: n.URL, Creds: n.Creds, CA: n.CA, Cert: n.Cert, Key: n.Key, Replicas: n.Replicas}
-		log.Info("server: connecting to the log", "nats", n.URL)
+	if c.NATS = natsOf(cfg); c.NATS != nil {
+		log.Info("server: connecting to the log", "nats", c.NATS.URL)
 	} else {
 		log.Info("server: opening the log", "data", cfg.Data, "durability", e.Durability)
 	}

@@ -95,18 +95,24 @@ func TestEveryDoorIsOpenOverTLS(t *testing.T) {
 		if want := map[bool]int{false: 1, true: 2}[h2]; stream.ProtoMajor != want {
 			t.Errorf("%s is spoken, not version %d", stream.Proto, want)
 		}
+		in := bufio.NewReader(stream.Body)
+		until := func(text string) {
+			t.Helper()
+			for {
+				line, err := in.ReadString('\n')
+				if err != nil {
+					t.Fatalf("before %s the stream ends: %v", text, err)
+				}
+				if strings.Contains(line, text) {
+					return
+				}
+			}
+		}
+		until("carillon.subscribed")
 		if status, body := do(t, c, http.MethodPost, s.PublicURL()+"/v1/events", `{"type":"a","data":"over TLS"}`, auth...); status != http.StatusAccepted {
 			t.Errorf("a publish: %d, %s", status, body)
 		}
-		for in := bufio.NewReader(stream.Body); ; {
-			line, err := in.ReadString('\n')
-			if err != nil {
-				t.Fatalf("the stream ends: %v", err)
-			}
-			if strings.Contains(line, `"payload":"over TLS"`) {
-				break
-			}
-		}
+		until(`"payload":"over TLS"`)
 		_ = stream.Body.Close()
 		if status, body := do(t, c, http.MethodGet, s.PublicURL()+"/v1/poll?pattern=a&cursor=earliest&wait=0", "", auth...); status != http.StatusOK || !strings.Contains(body, "over TLS") {
 			t.Errorf("a poll: %d, %s", status, body)

@@ -26,6 +26,7 @@ func onCluster(t testing.TB, c *testkit.Cluster, config jetstream.Config) *jetst
 }
 
 func TestContractOnACluster(t *testing.T) {
+	t.Parallel() // it mostly waits
 	if testing.Short() {
 		t.Skip("an engine on one external server has run the same")
 	}
@@ -185,6 +186,7 @@ func load(t *testing.T, e *jetstream.Engine, disturb func(refusals <-chan struct
 }
 
 func TestAnotherLeaderLosesNothing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	c := testkit.NewCluster(t)
 	e := onCluster(t, c, jetstream.Config{Partitions: 1})
 	defer closeEngine(t, e)
@@ -198,6 +200,7 @@ func TestAnotherLeaderLosesNothing(t *testing.T) {
 }
 
 func TestKilledLeaderLosesNothing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	c := testkit.NewCluster(t)
 	e := onCluster(t, c, jetstream.Config{Partitions: 1})
 	defer closeEngine(t, e)
@@ -213,6 +216,7 @@ func TestKilledLeaderLosesNothing(t *testing.T) {
 }
 
 func TestLostQuorumRefusesUntilItIsBack(t *testing.T) {
+	t.Parallel() // it mostly waits
 	c := testkit.NewCluster(t)
 	e := onCluster(t, c, jetstream.Config{Partitions: 1, PublishTimeout: time.Second})
 	defer closeEngine(t, e)
@@ -227,6 +231,7 @@ func TestLostQuorumRefusesUntilItIsBack(t *testing.T) {
 }
 
 func TestNodesShareALog(t *testing.T) {
+	t.Parallel() // it mostly waits
 	c := testkit.NewCluster(t)
 	a := onCluster(t, c, jetstream.Config{Partitions: 1})
 	defer closeEngine(t, a)

@@ -276,7 +276,7 @@ func TestEventRefusedByTheServerRefusesItsBatchAndNoOther(t *testing.T) {
 	for n := range 40 { // in flights that they share
 		all.Go(func() {
 			_, err := engine.AppendWait(t.Context(), bad, []engine.Append{
-				{Event: numbered(0), Key: "known"}, {Event: numbered(n), Key: fmt.Sprint(n)}, {Event: large},
+				{Event: numbered(0), Key: "known"}, {Event: large}, {Event: numbered(n), Key: fmt.Sprint(n)},
 			})
 			if carillon.AsError(err).Code != carillon.CodeTooLarge {
 				t.Errorf("the batch: %v", err)
@@ -331,6 +331,19 @@ func lag(t *testing.T, s *server.Server, stream string) {
 	}
 }
 
+func TestSettingsAreReadFromTheLeader(t *testing.T) {
+	e, s := external(t, jetstream.Config{Partitions: 1})
+	defer closeEngine(t, e)
+	_, js := natsConn(t, s.ClientURL())
+	stream, err := js.Stream(t.Context(), "KV_CAR_cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stream.CachedInfo().Config.AllowDirect {
+		t.Error("any replica may answer for the settings")
+	}
+}
+
 func TestReplicaThatLagsIsNoticed(t *testing.T) {
 	e, s := external(t, jetstream.Config{Partitions: 1, Durability: jetstream.Relaxed})
 	defer closeEngine(t, e)
@@ -348,6 +361,7 @@ func TestReplicaThatLagsIsNoticed(t *testing.T) {
 	add()
 	// From here on the second ten are known to this process and not to the replica.
 	lag(t, s, "CAR_EV_0")
+	lagging := time.Now()
 	add()
 	for _, r := range []engine.Range{
 		{}, {Limit: 7}, {Limit: 20}, {Limit: 25}, {After: pos[15].Seq}, {After: pos[15].Seq, UpTo: pos[24].Seq}, {UpTo: pos[24].Seq, Limit: 20}, {After: pos[19].Seq, Limit: 3},
@@ -387,6 +401,9 @@ func TestReplicaThatLagsIsNoticed(t *testing.T) {
 	}
 	if at, err := log.At(t.Context(), between); err != nil || at.Seq < pos[9].Seq || at.Seq >= pos[10].Seq {
 		t.Errorf("at the middle is %v (%v), want %v", at, err, pos[9])
+	}
+	if at, err := log.At(t.Context(), lagging); err != nil || at.Seq < pos[19].Seq || at.Seq >= pos[20].Seq {
+		t.Errorf("at what the replica does not know is %v (%v), want %v", at, err, pos[19])
 	}
 	appendAll(t, other, engine.Append{Event: numbered(0)})
 	if at, err := log.At(t.Context(), time.Now().Add(time.Hour)); err != nil || at.Seq < pos[29].Seq {

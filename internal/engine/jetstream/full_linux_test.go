@@ -16,6 +16,7 @@ import (
 )
 
 func TestFullDiskRefusesAndRecoversByItself(t *testing.T) {
+	t.Parallel() // it mostly waits
 	disk := testkit.SmallDisk(t, "200m")
 	if disk == "" {
 		return

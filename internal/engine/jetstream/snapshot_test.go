@@ -103,6 +103,7 @@ func export(t *testing.T, c jetstream.Config) []byte {
 }
 
 func TestExportedLogGoesOnElsewhere(t *testing.T) {
+	t.Parallel() // it mostly waits
 	dir := t.TempDir()
 	h := fillStore(t, dir)
 	file := export(t, jetstream.Config{Dir: dir})
@@ -142,6 +143,7 @@ func TestExportedLogGoesOnElsewhere(t *testing.T) {
 }
 
 func TestImportRefusesWhatItCannotRead(t *testing.T) {
+	t.Parallel() // it mostly waits
 	dir := t.TempDir()
 	fillStore(t, dir)
 	file := export(t, jetstream.Config{Dir: dir})

@@ -84,7 +84,7 @@ func (e *Engine) tail(ctx context.Context, p *partition, after uint64, f func(*c
 		conn:   e.tails,
 		decode: decoder{partition: uint16(p.number)},
 	}
-	if err := t.ask(tailBatch); err != nil {
+	if err := t.ask(); err != nil {
 		return err
 	}
 	silence := time.NewTimer(tailSilence)
@@ -138,16 +138,16 @@ type tailer struct {
 	asked int    // messages the server may still send
 }
 
-func (t *tailer) ask(n int) error {
+func (t *tailer) ask() error {
 	body, err := json.Marshal(struct {
 		Batch     int           `json:"batch"`
 		Expires   time.Duration `json:"expires"`
 		Heartbeat time.Duration `json:"idle_heartbeat"`
-	}{n, tailExpiry, tailHeartbeat})
+	}{tailBatch, tailExpiry, tailHeartbeat})
 	if err != nil {
 		return err
 	}
-	t.asked += n
+	t.asked += tailBatch
 	return wrap(t.conn.PublishRequest(t.next, t.inbox, body), "tail "+t.stream)
 }
 
@@ -157,7 +157,7 @@ func (t *tailer) askAgain(ctx context.Context) error {
 	t.asked = 0
 	select {
 	case <-time.After(inProcessWait):
-		return t.ask(tailBatch)
+		return t.ask()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -180,7 +180,7 @@ func (t *tailer) receive(msg *nats.Msg) (*carillon.Entry, error) {
 		return nil, fmt.Errorf("%w: delivery %d of %s instead of %d", errTailBroken, m.count, t.stream, t.count)
 	}
 	if t.asked--; t.asked <= tailBatch/2 {
-		if err := t.ask(tailBatch); err != nil {
+		if err := t.ask(); err != nil {
 			return nil, err
 		}
 	}
@@ -212,7 +212,7 @@ func (t *tailer) heard(status string, msg *nats.Msg) error {
 			return fmt.Errorf("%w: %s: a request ended without its count", errTailBroken, t.stream)
 		}
 		if t.asked -= left; t.asked <= tailBatch/2 {
-			return t.ask(tailBatch)
+			return t.ask()
 		}
 		return nil
 	}

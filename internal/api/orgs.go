@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -21,6 +22,9 @@ import (
 type Management struct {
 	Orgs  *org.Directory // required
 	Store *org.Store     // required
+
+	// Kept is what is kept of everybody's events, where an organization says less.
+	Kept org.Retention
 
 	// Purge removes every event of an organization. Required.
 	Purge func(context.Context, carillon.OrgID) error
@@ -103,6 +107,7 @@ func (m *Management) view(o *org.Org) orgView {
 		v.Keys = append(v.Keys, keyView{ID: k.ID})
 	}
 	l, r := o.Limits, o.Retention
+	r.Age, r.Events, r.Bytes = cmp.Or(r.Age, m.Kept.Age), cmp.Or(r.Events, m.Kept.Events), cmp.Or(r.Bytes, m.Kept.Bytes)
 	age := int64(r.Age.Seconds())
 	v.Effective = org.Settings{
 		Disabled: o.Disabled,

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/api"
@@ -33,7 +34,7 @@ func newManagement(t *testing.T) *management {
 	e := memory.New(memory.Config{})
 	m := &management{t: t, dir: dir}
 	m.Server = httptest.NewServer(api.NewManagement(api.Management{
-		Orgs: dir, Store: org.NewStore(e.KV(), dir),
+		Orgs: dir, Store: org.NewStore(e.KV(), dir), Kept: org.Retention{Age: time.Hour, Events: 100},
 		Purge: func(_ context.Context, id carillon.OrgID) error {
 			if m.broken {
 				return errors.New("the disk is away")
@@ -97,6 +98,9 @@ func TestAnOrganizationIsMadeChangedAndRemoved(t *testing.T) {
 	effective := v["effective"].(map[string]any)["limits"].(map[string]any)
 	if effective["publish_per_second"] != 5.0 || effective["connections"] != 9.0 {
 		t.Errorf("with the node's defaults: %v", effective)
+	}
+	if kept := v["effective"].(map[string]any)["retention"].(map[string]any); kept["age_seconds"] != 3600.0 || kept["events"] != 100.0 || kept["bytes"] != 0.0 {
+		t.Errorf("with what is kept of everybody: %v", kept)
 	}
 	v = m.want(200, "PATCH", "/v1/orgs/acme", `{"disabled":true,"limits":{"publish_per_second":null}}`, "If-Match", first)
 	if v["disabled"] != true || v["limits"] != nil {

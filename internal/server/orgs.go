@@ -26,7 +26,11 @@ func (s *Server) followOrgs(ctx context.Context, dir *org.Directory) error {
 		}
 	})
 	kv := s.engine.KV()
-	s.orgs.api = api.Management{Orgs: dir, Store: org.NewStore(kv, dir), Purge: s.purge, Logger: s.log}
+	kept := s.cfg.Engine.Retention
+	s.orgs.api = api.Management{
+		Orgs: dir, Store: org.NewStore(kv, dir), Purge: s.purge, Logger: s.log,
+		Kept: org.Retention{Age: kept.Age.D(), Events: kept.EventsPerOrg},
+	}
 	watch, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.orgs.cancel = cancel
 	synced := make(chan struct{})

@@ -8,9 +8,10 @@
 // [Example] is the reference of every setting.
 package config
 
-import "time"
-
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Config is every setting of a node. Default has the values that hold where a
 // file says nothing.

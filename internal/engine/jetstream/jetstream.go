@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -529,6 +530,9 @@ type firsts struct {
 	writing chan struct{} // closed when the running writer ends; nil: none runs
 }
 
+// undecided is what is known of an organization while its record is on its way.
+const undecided = math.MaxUint64
+
 type firstEntry struct {
 	org carillon.OrgID
 	seq uint64
@@ -556,7 +560,8 @@ func (e *Engine) loadFirsts(ctx context.Context) (*firsts, error) {
 }
 
 // get returns the sequence of the organization's first ever entry as far as this
-// process knows it; 0 when it knows only that there was one.
+// process knows it; 0 when it knows only that there was one, undecided when it
+// will know soon.
 func (f *firsts) get(org carillon.OrgID) (seq uint64, known bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -564,9 +569,23 @@ func (f *firsts) get(org carillon.OrgID) (seq uint64, known bool) {
 	return seq, known
 }
 
-// find is get, and looks up what this process does not know.
+// find is get, and waits for or looks up what this process does not know.
 func (f *firsts) find(ctx context.Context, org carillon.OrgID) (seq uint64, known bool, err error) {
-	if seq, known = f.get(org); known || !f.shared {
+	for {
+		f.mu.Lock()
+		seq, known = f.known[org]
+		writing := f.writing
+		f.mu.Unlock()
+		if seq != undecided {
+			break
+		}
+		select {
+		case <-writing:
+		case <-ctx.Done():
+			return 0, true, ctx.Err()
+		}
+	}
+	if known || !f.shared {
 		return seq, known, nil
 	}
 	record, _, err := f.engine.kv.Get(ctx, keyFirst+string(org))
@@ -593,7 +612,7 @@ func (f *firsts) put(org carillon.OrgID, seq uint64) {
 	}
 	f.known[org] = seq
 	if f.shared {
-		f.known[org] = 0
+		f.known[org] = undecided
 	}
 	f.waiting = append(f.waiting, firstEntry{org, seq})
 	if f.writing == nil {
@@ -618,6 +637,11 @@ func (f *firsts) write(done chan struct{}) {
 		f.waiting = f.waiting[1:]
 		f.mu.Unlock()
 		if err := f.record(entry); err != nil {
+			f.mu.Lock()
+			if f.known[entry.org] == undecided {
+				f.known[entry.org] = 0
+			}
+			f.mu.Unlock()
 			f.engine.config.Logger.Warn("jetstream: the record of an organization's first entry was not written", "org", entry.org, "err", err)
 		}
 	}

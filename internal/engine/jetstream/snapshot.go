@@ -213,6 +213,7 @@ type importer struct {
 	tar    *tar.Reader
 	ahead  *tar.Header // of a file that was met and not read; nil: none
 	made   []string    // streams
+	open   string      // where the pieces of a restore under way go; "": none is
 }
 
 func (in *importer) header() (h *tar.Header, err error) {
@@ -295,6 +296,7 @@ func (in *importer) stream(ctx context.Context, name string, s exportedStream) e
 	if answer.Error != nil {
 		return fmt.Errorf("the log answers %d: %s", answer.Error.Code, answer.Error.Text)
 	}
+	in.open = answer.Deliver
 	for n := 1; ; n++ {
 		h, err := in.header()
 		if err != nil {
@@ -302,13 +304,13 @@ func (in *importer) stream(ctx context.Context, name string, s exportedStream) e
 		}
 		if h.Name != fmt.Sprintf("%s/%06d", name, n) {
 			in.ahead = h
-			return in.finish(ctx, answer.Deliver, s)
+			return in.finish(ctx, s)
 		}
 		chunk, err := io.ReadAll(in.tar)
 		if err != nil {
 			return notWhole(err)
 		}
-		if _, err := in.send(ctx, answer.Deliver, chunk); err != nil {
+		if _, err := in.send(ctx, chunk); err != nil {
 			return err
 		}
 	}
@@ -316,11 +318,11 @@ func (in *importer) stream(ctx context.Context, name string, s exportedStream) e
 
 // send passes a piece to the server. The server that takes it may not be known
 // yet to the one we are connected to.
-func (in *importer) send(ctx context.Context, subject string, chunk []byte) (*nats.Msg, error) {
+func (in *importer) send(ctx context.Context, chunk []byte) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotSilence)
 	defer cancel()
 	for {
-		msg, err := in.engine.replays.RequestWithContext(ctx, subject, chunk)
+		msg, err := in.engine.replays.RequestWithContext(ctx, in.open, chunk)
 		if !errors.Is(err, nats.ErrNoResponders) {
 			if err == nil && len(chunk) > 0 && len(msg.Data) > 0 {
 				err = fmt.Errorf("the log answers %s", bytes.TrimSpace(msg.Data))
@@ -336,11 +338,12 @@ func (in *importer) send(ctx context.Context, subject string, chunk []byte) (*na
 }
 
 // finish ends a restore and compares what is there with what was exported.
-func (in *importer) finish(ctx context.Context, subject string, s exportedStream) error {
-	msg, err := in.send(ctx, subject, nil)
+func (in *importer) finish(ctx context.Context, s exportedStream) error {
+	msg, err := in.send(ctx, nil)
 	if err != nil {
 		return err
 	}
+	in.open = ""
 	var answer struct {
 		Error *apiError             `json:"error"`
 		State jetstream.StreamState `json:"state"`
@@ -362,6 +365,9 @@ func (in *importer) finish(ctx context.Context, subject string, s exportedStream
 func (in *importer) undo(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), snapshotSilence)
 	defer cancel()
+	if in.open != "" { // the server makes the stream when it has all, or nothing
+		_, _ = in.send(ctx, nil)
+	}
 	for _, name := range in.made {
 		if err := in.engine.manage.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			in.engine.config.Logger.Warn("jetstream: a failed import has left a stream behind", "stream", name, "err", err)

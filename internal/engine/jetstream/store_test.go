@@ -32,7 +32,11 @@ func TestMain(m *testing.M) {
 		child(dir)
 	}
 	// The server leaves this one behind for some blocks of a store that is closed.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*msgBlock).flushLoop"))
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*msgBlock).flushLoop"),
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"), // the clock of such a store
+	)
 }
 
 func numbered(n int) *carillon.Event {

@@ -438,7 +438,7 @@ func TestAStalledReaderIsCutAndResumes(t *testing.T) {
 		if !door.Stream {
 			return // it asks when it can
 		}
-		n := transporttest.New(t, transporttest.Config{WriteTimeout: 300 * time.Millisecond, Hub: hub.Config{RingBytes: 1 << 20}})
+		n := transporttest.New(t, transporttest.Config{WriteTimeout: time.Second, Hub: hub.Config{RingBytes: 1 << 20}})
 		a := ask{Token: n.Token(t, "acme", "alice"), Patterns: []string{"orders.>"}, Narrow: true}
 		c := open(t, n, door, a)
 		draft := carillon.Draft{Type: "orders.paid", Data: []byte(`"` + strings.Repeat("x", 100_000) + `"`)}

@@ -472,3 +472,34 @@ func BenchmarkGateSubmit(b *testing.B) {
 		})
 	}
 }
+
+func TestRatesGoOnWhenTheClockIsSet(t *testing.T) {
+	for _, by := range []time.Duration{-time.Hour, time.Hour} {
+		t.Run(fmt.Sprint(by), func(t *testing.T) {
+			r := newRig(t, gate.Config{}, org.Org{ID: "acme", Limits: org.Limits{PublishPerSecond: 10}})
+			published := func(tries int, each time.Duration) (n int) {
+				for range tries {
+					if _, err := r.Publish(t.Context(), publisher, []carillon.Draft{draft()}); err == nil {
+						n++
+					}
+					r.clock = r.clock.Add(each)
+				}
+				return n
+			}
+			if n := published(20, 0); n != 10 {
+				t.Fatalf("%d at once, want 10", n)
+			}
+			r.clock = r.clock.Add(by)
+			published(20, 0) // what a step forward lets through, and back does not
+			if n := published(20, 100*time.Millisecond); n < 19 || n > 20 {
+				t.Errorf("%d in two seconds after the step, want 20", n)
+			}
+			entries := r.log(t, "acme")
+			for i := 1; i < len(entries); i++ {
+				if entries[i].Pos.Seq <= entries[i-1].Pos.Seq {
+					t.Errorf("%v after %v: the order does not hang on the clock", entries[i].Pos, entries[i-1].Pos)
+				}
+			}
+		})
+	}
+}

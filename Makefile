@@ -59,8 +59,10 @@ bench: modules ## Run the Go benchmarks (BENCH=regexp, COUNT=6); compare two out
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
 
 .PHONY: soak
-soak: modules ## Let clients of every kind come and go for SOAKTIME=30m and draw what the node used
+soak: modules ## Run the long faults: clients that come and go for SOAKTIME=30m, kills, random everything
 	CARILLON_SOAK=$(SOAKTIME) CARILLON_SOAK_DIR=$(CURDIR)/bench $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/server
+	CARILLON_KILLS=20 $(GO) test -count=1 -timeout 0 -v -run '^TestKill' ./internal/server
+	CARILLON_PROPERTY_TIME=11m $(GO) test -count=1 -timeout 0 -run Everybody ./internal/transport/transporttest
 
 .PHONY: fuzz
 fuzz: modules ## Fuzz every target for a short while (FUZZTIME=10s)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/carillon-rt/carillon/internal/config"
 	"github.com/carillon-rt/carillon/internal/server"
+	"github.com/carillon-rt/carillon/internal/testkit"
 )
 
 const (
@@ -186,49 +188,111 @@ func subscriber(ctx context.Context, t *testing.T, at *address, token string) (e
 	return events
 }
 
-func TestKillUnderLoadLosesNothing(t *testing.T) {
-	const publishers, subscribers, kills, between = 4, 3, 20, 150
-	dir := t.TempDir()
-	tok := token(t, "alice")
-	cmd, url := spawn(t, dir)
-	var at address
-	at.v.Store(url)
-	answers := &acked{ids: map[mark]string{}}
+// killRun is a load on a node of which something is killed again and again.
+type killRun struct {
+	at    address
+	kills int
+	kill  func(i int) // kills, and starts again
 
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
-	defer cancel()
-	loading, enough := context.WithCancel(ctx)
-	var load, listen sync.WaitGroup
-	for p := range publishers {
-		load.Go(func() { publisher(loading, t, &at, p, tok, answers) })
-	}
-	received := make([][]got, subscribers)
-	for i := range subscribers {
-		listen.Go(func() { received[i] = subscriber(ctx, t, &at, tok) })
-	}
-	for range kills {
-		want := answers.n.Load() + between
-		for answers.n.Load() < want && retry(ctx) {
-		}
+	acked func(ctx context.Context) bool // waits for some more events; false: the time is over
+}
+
+// between is how many events are acknowledged between two kills.
+const between = 150
+
+func TestKillUnderLoadLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	cmd, url := spawn(t, dir)
+	run := &killRun{kills: 20}
+	run.at.v.Store(url)
+	run.kill = func(int) {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait() // it was killed
 		cmd, url = spawn(t, dir)
-		at.v.Store(url)
+		run.at.v.Store(url)
 	}
-	want := answers.n.Load() + between
-	for answers.n.Load() < want && retry(ctx) {
+	run.check(t)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // it was killed
+}
+
+// TestKillsInTheClusterLoseNothing kills the servers of a log on a cluster one
+// after the other: a few times, or as often as CARILLON_KILLS says.
+func TestKillsInTheClusterLoseNothing(t *testing.T) {
+	t.Parallel() // it mostly waits
+	run := &killRun{kills: 4}
+	if s := os.Getenv("CARILLON_KILLS"); s != "" {
+		var err error
+		if run.kills, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cluster := testkit.NewCluster(t)
+	s := start(t, onNATS(t, cluster))
+	run.at.v.Store(s.PublicURL())
+	run.kill = func(i int) {
+		stream := fmt.Sprintf("CAR_EV_%d", i%2)
+		node := cluster.Leader(t, stream)
+		node.Kill(t)
+		run.acked(t.Context()) // under the next leader
+		node.Start(t)
+	}
+	run.check(t)
+}
+
+// check loads the node, kills, and holds what is in the log, and what every
+// subscriber got, against what was acknowledged.
+func (run *killRun) check(t *testing.T) {
+	t.Helper()
+	const publishers, subscribers = 4, 3
+	tok := token(t, "alice")
+	answers := &acked{ids: map[mark]string{}}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(run.kills+6)*30*time.Second)
+	defer cancel()
+	run.acked = func(ctx context.Context) bool {
+		want := answers.n.Load() + between
+		for answers.n.Load() < want {
+			if !retry(ctx) {
+				return false
+			}
+		}
+		return true
+	}
+	loading, enough := context.WithCancel(ctx)
+	var load, listen sync.WaitGroup
+	for p := range publishers {
+		load.Go(func() { publisher(loading, t, &run.at, p, tok, answers) })
+	}
+	received := make([][]got, subscribers)
+	for i := range subscribers {
+		listen.Go(func() { received[i] = subscriber(ctx, t, &run.at, tok) })
+	}
+	for i := range run.kills {
+		run.acked(ctx)
+		run.kill(i)
+	}
+	if !run.acked(ctx) {
+		t.Error("after the last kill nothing is acknowledged")
 	}
 	enough()
 	load.Wait()
 	c := client(t)
-	if status, body := do(t, c, http.MethodPost, at.get()+"/v1/events", `{"type":"load.end","data":{"P":-1}}`, "Authorization", "Bearer "+tok); status != http.StatusAccepted {
-		t.Fatalf("%d: %s", status, body)
+	for {
+		status, body := do(t, c, http.MethodPost, run.at.get()+"/v1/events", `{"type":"load.end","data":{"P":-1}}`, "Authorization", "Bearer "+tok)
+		if status == http.StatusAccepted {
+			break
+		}
+		if status != http.StatusServiceUnavailable || !retry(ctx) {
+			t.Fatalf("%d: %s", status, body)
+		}
 	}
 	listen.Wait()
 
-	log := history(t, c, at.get(), tok)
+	log := history(t, c, run.at.get(), tok)
 	seen, newest := map[string]mark{}, map[int]int{}
 	for _, e := range log {
 		if _, twice := seen[e.ID]; twice {
@@ -250,11 +314,7 @@ func TestKillUnderLoadLosesNothing(t *testing.T) {
 			t.Errorf("subscriber %d received %d events; the log has %d, or others, or in another order", i, len(events), len(log))
 		}
 	}
-	t.Logf("%d events acknowledged, %d in the log, %d kills", len(answers.ids), len(log), kills)
-	if err := cmd.Process.Kill(); err != nil {
-		t.Error(err)
-	}
-	_ = cmd.Wait() // it was killed
+	t.Logf("%d events acknowledged, %d in the log, %d kills", len(answers.ids), len(log), run.kills)
 }
 
 // history reads the whole log but its last event.

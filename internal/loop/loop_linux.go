@@ -33,6 +33,7 @@ type Loop struct {
 	poll    func(uintptr) bool
 	yielded bool // Wait has been to the network poller
 	yield   bool
+	woken   bool // by a Wake that Serve met
 	timed   bool // file has a deadline
 
 	slots []*Conn
@@ -104,6 +105,11 @@ func (l *Loop) Wake() {
 // Wait returns when a socket is ready, after Wake, or when d has passed; with 0
 // when whoever else was ready has had a turn, with a negative d never by time.
 func (l *Loop) Wait(d time.Duration) {
+	woken := l.woken
+	l.woken = false
+	if woken && d != 0 {
+		return
+	}
 	l.yield, l.yielded = d == 0, false
 	switch {
 	case d > 0:
@@ -121,13 +127,14 @@ func (l *Loop) Wait(d time.Duration) {
 // Serve serves the sockets that are ready, within the bounds of a turn. It
 // reports whether there may be more.
 func (l *Loop) Serve() (more bool) {
-	l.endIfClosing()
-	if l.ready == 0 {
-		n, _ := unix.EpollWait(l.epfd, l.events[:], 0) // an error is as good as nothing
-		l.ready = max(n, 0)
-	}
 	n := l.ready
 	l.ready = 0
+	waited := n > 0
+	if !waited {
+		n, _ = unix.EpollWait(l.epfd, l.events[:], 0) // an error is as good as nothing
+		n = max(n, 0)
+	}
+	l.endIfClosing()
 	again := l.again
 	l.again, l.spare = l.spare[:0], nil
 	for i, c := range again {
@@ -141,8 +148,9 @@ func (l *Loop) Serve() (more bool) {
 	for i := range l.events[:n] {
 		ev := &l.events[i]
 		slot, gen := uint32(ev.Fd), uint32(ev.Pad)
-		if slot == wakeSlot {
-			continue // edge-triggered: it need not be read
+		if slot == wakeSlot { // edge-triggered: it need not be read
+			l.woken = l.woken || !waited
+			continue
 		}
 		if c := l.slots[slot]; c != nil && l.gens[slot] == gen {
 			c.serve(ev.Events)

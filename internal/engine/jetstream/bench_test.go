@@ -72,7 +72,10 @@ func eachDurability(b *testing.B, f func(*testing.B, jetstream.Durability)) {
 }
 
 func benchAppend(b *testing.B, d jetstream.Durability, publish, orgs, size int) {
-	e := open(b, jetstream.Config{Durability: d, Partitions: benchPartitions})
+	benchEngine(b, open(b, jetstream.Config{Durability: d, Partitions: benchPartitions}), publish, orgs, size)
+}
+
+func benchEngine(b *testing.B, e *jetstream.Engine, publish, orgs, size int) {
 	defer e.Close(context.Background())
 	logs := spread(e, orgs)
 	ev := benchEvent()
@@ -104,6 +107,19 @@ func BenchmarkAppend64Publishers(b *testing.B) {
 	eachDurability(b, func(b *testing.B, d jetstream.Durability) {
 		for _, orgs := range []int{1, 8} {
 			b.Run(fmt.Sprintf("orgs=%d", orgs), func(b *testing.B) { benchAppend(b, d, 64, orgs, 1) })
+		}
+	})
+}
+
+// BenchmarkExternal64Publishers is BenchmarkAppend64Publishers on a NATS server
+// over TCP.
+func BenchmarkExternal64Publishers(b *testing.B) {
+	eachDurability(b, func(b *testing.B, d jetstream.Durability) {
+		for _, orgs := range []int{1, 8} {
+			b.Run(fmt.Sprintf("orgs=%d", orgs), func(b *testing.B) {
+				e, _ := external(b, jetstream.Config{Durability: d, Partitions: benchPartitions})
+				benchEngine(b, e, 64, orgs, 1)
+			})
 		}
 	})
 }

@@ -128,7 +128,8 @@ func shape(t *testing.T, frame []byte) string {
 	if err := json.Unmarshal(frame, &head); err != nil {
 		t.Fatalf("%s: %v", frame, err)
 	}
-	names := head.Type
+	var names strings.Builder
+	names.WriteString(head.Type)
 	dec := json.NewDecoder(bytes.NewReader(frame))
 	_, _ = dec.Token() // the brace; it is JSON
 	for dec.More() {
@@ -136,8 +137,8 @@ func shape(t *testing.T, frame []byte) string {
 		var value json.RawMessage
 		_ = dec.Decode(&value)
 		if name != "type" {
-			names += " " + name.(string)
+			names.WriteString(" " + name.(string))
 		}
 	}
-	return names
+	return names.String()
 }

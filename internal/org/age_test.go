@@ -37,7 +37,7 @@ func TestAnOrganizationKeepsItsEventsNoLongerThanItWants(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			time.Sleep(10 * time.Minute)
+			time.Sleep(10 * time.Minute) //nolint:forbidigo // in a bubble
 			synctest.Wait()
 		}
 		if n := kept("short"); n != 6 && n != 7 { // those of the last hour, and of the minute before
@@ -46,7 +46,7 @@ func TestAnOrganizationKeepsItsEventsNoLongerThanItWants(t *testing.T) {
 		if n := kept("long"); n != 10 {
 			t.Errorf("of the other, %d", n)
 		}
-		time.Sleep(2 * time.Hour)
+		time.Sleep(2 * time.Hour) //nolint:forbidigo // in a bubble
 		synctest.Wait()
 		if n := kept("short"); n != 0 {
 			t.Errorf("after an hour of silence, %d", n)

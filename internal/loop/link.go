@@ -28,26 +28,19 @@ type Session interface {
 type Link struct {
 	Conn
 
-	owner   Session
-	timeout time.Duration // of a write without progress
-	linger  time.Duration // for the peer's end after ours
-	kept    []byte        // input that was not taken yet
-	last    bool          // the last bytes are on their way, or out
-	shut    bool          // and our direction is ended
-	idle    bool          // input is not asked for
-	over    bool
+	owner Session
+	all   *Sockets
+	kept  []byte // input that was not taken yet
+	last  bool   // the last bytes are on their way, or out
+	shut  bool   // and our direction is ended
+	idle  bool   // input is not asked for
+	over  bool
 }
 
 // Open takes the descriptor, which came from Adopt, into the loop, with what was
-// read from it before. The zero timeout and linger are the defaults.
-func (k *Link) Open(l *Loop, fd int, before []byte, owner Session, timeout, linger time.Duration) {
-	if timeout <= 0 {
-		timeout = DefaultWriteTimeout
-	}
-	if linger <= 0 {
-		linger = DefaultLinger
-	}
-	k.owner, k.timeout, k.linger, k.kept = owner, timeout, linger, before
+// read from it before. It is held to the deadlines of all, and not one of them.
+func (k *Link) Open(l *Loop, fd int, before []byte, owner Session, all *Sockets) {
+	k.owner, k.all, k.kept = owner, all, before
 	if l.Add(&k.Conn, fd, k) != nil {
 		k.end()
 		return
@@ -73,7 +66,7 @@ func (k *Link) Ready() {
 	}
 	switch {
 	case k.Blocked():
-		k.owner.Alarm(k.owner.Now().Add(k.timeout))
+		k.await()
 	case last:
 		k.finish()
 	}
@@ -95,7 +88,7 @@ func (k *Link) finish() {
 	k.kept = nil
 	k.idle = false
 	k.Listen(true)
-	k.owner.Alarm(k.owner.Now().Add(k.linger))
+	k.owner.Alarm(k.owner.Now().Add(k.all.linger()))
 }
 
 // Writable is called by the loop.
@@ -109,12 +102,21 @@ func (k *Link) Writable() {
 }
 
 // Progress is called by the loop.
-func (k *Link) Progress() { k.owner.Alarm(k.owner.Now().Add(k.timeout)) }
+func (k *Link) Progress() { k.await() }
+
+// await gives the peer time to take something.
+func (k *Link) await() { k.owner.Alarm(k.owner.Now().Add(k.all.writeTimeout())) }
 
 // Alarm is called by the owner: the peer has taken nothing for too long, or not
 // ended.
 func (k *Link) Alarm() {
-	if !k.over && (k.shut || k.Blocked()) {
+	switch {
+	case k.over:
+	case k.shut:
+		k.end()
+	case k.Blocked() && k.Moved():
+		k.await()
+	case k.Blocked():
 		k.end()
 	}
 }
@@ -137,7 +139,7 @@ func (k *Link) Readable() {
 		k.end()
 		return
 	}
-	k.give(b[:n])
+	k.kept = append([]byte(nil), k.give(b[:n])...) // b is the loop's
 }
 
 // More gives the owner what it did not take, and then what comes.
@@ -147,24 +149,26 @@ func (k *Link) More() {
 	}
 	b := k.kept
 	k.kept = nil
-	k.give(b)
+	k.kept = k.give(b)
 }
 
-func (k *Link) give(b []byte) {
+// give returns what the owner did not take.
+func (k *Link) give(b []byte) (rest []byte) {
 	if k.shut { // nobody wants it any more
-		return
+		return nil
 	}
 	n := 0
 	if len(b) > 0 {
 		n = k.owner.Input(b)
 	}
 	if k.over {
-		return
-	}
-	if n < len(b) {
-		k.kept = append([]byte(nil), b[n:]...)
+		return nil
 	}
 	k.ask(n == len(b))
+	if n == len(b) {
+		return nil // so that its memory can go
+	}
+	return b[n:]
 }
 
 // ask listens to the socket, or not, as the owner takes what there is.

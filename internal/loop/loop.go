@@ -23,3 +23,17 @@ const (
 	forever    = time.Duration(-1)
 	sendLowat  = 32 << 10 // unsent bytes from which on a socket counts as full
 )
+
+// Stats counts connections.
+type Stats struct {
+	Open int
+	Full int   // those whose socket takes no more now
+	Kept int64 // bytes that it did not take
+}
+
+// Add makes s count what other counts too.
+func (s *Stats) Add(other Stats) {
+	s.Open += other.Open
+	s.Full += other.Full
+	s.Kept += other.Kept
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -45,6 +46,9 @@ type Loop struct {
 	iov  []unix.Iovec
 	buf  []byte
 	bufs [][]byte
+
+	full atomic.Int64 // sockets that take no more now
+	kept atomic.Int64 // bytes that they did not take
 
 	mu      sync.Mutex // guards what follows
 	open    int
@@ -159,11 +163,12 @@ func (l *Loop) Serve() (more bool) {
 	return n == turnEvents || len(l.again) > 0
 }
 
-// Count is how many sockets the loop has. It may be called from anywhere.
-func (l *Loop) Count() int {
+// Stats counts the loop's sockets. It may be called from anywhere.
+func (l *Loop) Stats() Stats {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.open
+	open := l.open
+	l.mu.Unlock()
+	return Stats{Open: open, Full: int(l.full.Load()), Kept: l.kept.Load()}
 }
 
 // Close ends all connections without ceremony and waits until they are gone, or
@@ -218,8 +223,8 @@ func (l *Loop) End() {
 
 // Adopt takes a TCP connection out of Go's hands: a descriptor of it that no
 // runtime watches. The connection itself is closed then. It reports false, and
-// has done nothing, for any other connection.
-func Adopt(conn net.Conn) (fd int, ok bool) {
+// has done nothing, for any other connection. sendBuffer is as in Sockets.
+func Adopt(conn net.Conn, sendBuffer int) (fd int, ok bool) {
 	if c, is := conn.(interface{ Bare() net.Conn }); is {
 		conn = c.Bare()
 	}
@@ -235,9 +240,9 @@ func Adopt(conn net.Conn) (fd int, ok bool) {
 	if raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }) != nil || err != nil {
 		return -1, false
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, DefaultSendBuffer)  // a bound on memory, nothing that has to be
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, sendLowat) // as above
-	_ = tcp.Close()                                                                 // the duplicate keeps the connection
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, or(sendBuffer, DefaultSendBuffer)) // a bound on memory, nothing that has to be
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, sendLowat)                // as above
+	_ = tcp.Close()                                                                                // the duplicate keeps the connection
 	return fd, true
 }
 
@@ -248,11 +253,18 @@ func Drop(fd int) { _ = unix.Close(fd) }
 type Conn struct {
 	loop    *Loop
 	handler Handler
-	rest    [][]byte // what the socket did not take; it may begin in the middle of a buffer
-	fd      int32    // -1: none any more
+	rest    *rest // nil: the socket has taken everything
+	fd      int32 // -1: none any more
 	slot    uint32
 	armed   uint32 // events
 	queued  bool   // it is in loop.again
+}
+
+// rest is what a socket did not take.
+type rest struct {
+	bufs   [][]byte // they may begin in the middle of a buffer
+	bytes  int      // of them
+	behind int      // bytes of the socket that the peer had not taken when it was last looked at
 }
 
 // Add takes a descriptor that came from Adopt in. When it cannot, the descriptor
@@ -353,7 +365,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 }
 
 // Blocked reports whether something is kept that the socket did not take.
-func (c *Conn) Blocked() bool { return len(c.rest) > 0 }
+func (c *Conn) Blocked() bool { return c.rest != nil }
 
 // Write writes bufs, without waiting. What the socket does not take is kept and
 // written when it does, then Writable is called; the bytes must stay as they are
@@ -361,16 +373,37 @@ func (c *Conn) Blocked() bool { return len(c.rest) > 0 }
 // Buffers gave.
 func (c *Conn) Write(bufs [][]byte) error {
 	c.loop.keep(bufs)
-	rest, err := c.loop.writev(int(c.fd), bufs)
+	left, err := c.loop.writev(int(c.fd), bufs)
 	if err != nil {
 		return err
 	}
-	if len(rest) > 0 {
-		c.rest = append([][]byte(nil), rest...)
+	if len(left) > 0 {
+		c.rest = &rest{bufs: append([][]byte(nil), left...), behind: c.behind()}
+		for _, b := range left {
+			c.rest.bytes += len(b)
+		}
+		c.loop.full.Add(1)
+		c.loop.kept.Add(int64(c.rest.bytes))
 		c.arm(c.armed | unix.EPOLLOUT)
 	}
 	clear(bufs)
 	return nil
+}
+
+// behind is how many bytes of the socket the peer has not taken.
+func (c *Conn) behind() int {
+	n, _ := unix.IoctlGetInt(int(c.fd), unix.TIOCOUTQ) // an error is as good as nothing
+	return n
+}
+
+// Moved reports whether the peer has taken something of what is in the socket
+// since the socket last took something, or since Moved was last called. It is for
+// a connection that is blocked: a slow peer takes for long without there being
+// room for more.
+func (c *Conn) Moved() bool {
+	before := c.rest.behind
+	c.rest.behind = c.behind()
+	return c.rest.behind < before
 }
 
 // keep remembers the memory of a list for the next.
@@ -382,23 +415,30 @@ func (l *Loop) keep(bufs [][]byte) {
 
 // flush goes on with what was kept.
 func (c *Conn) flush() {
-	before := len(c.rest)
-	first := len(c.rest[0])
-	rest, err := c.loop.writev(int(c.fd), c.rest)
-	switch {
-	case err != nil:
+	r := c.rest
+	left, err := c.loop.writev(int(c.fd), r.bufs)
+	if err != nil {
 		c.handler.Broken()
-	case len(rest) == 0:
+		return
+	}
+	bytes := 0
+	for _, b := range left {
+		bytes += len(b)
+	}
+	moved := r.bytes - bytes
+	c.loop.kept.Add(int64(-moved))
+	if len(left) == 0 {
 		c.rest = nil
+		c.loop.full.Add(-1)
 		c.arm(c.armed &^ unix.EPOLLOUT)
 		c.handler.Writable()
-	default:
-		moved := len(rest) != before || len(rest[0]) != first
-		clear(c.rest[:before-len(rest)])
-		c.rest = rest
-		if moved {
-			c.handler.Progress()
-		}
+		return
+	}
+	clear(r.bufs[:len(r.bufs)-len(left)])
+	r.bufs, r.bytes = left, bytes
+	if moved > 0 {
+		r.behind = c.behind()
+		c.handler.Progress()
 	}
 }
 
@@ -473,6 +513,10 @@ func (c *Conn) Close() {
 	}
 	l := c.loop
 	_ = unix.Close(int(c.fd)) // it leaves the epoll set by that
+	if c.rest != nil {
+		l.full.Add(-1)
+		l.kept.Add(int64(-c.rest.bytes))
+	}
 	c.fd, c.rest = -1, nil
 	l.slots[c.slot] = nil
 	l.gens[c.slot]++

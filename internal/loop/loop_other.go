@@ -24,8 +24,8 @@ func (*Loop) Wait(time.Duration) {}
 // Serve is not called.
 func (*Loop) Serve() bool { return false }
 
-// Count is 0.
-func (*Loop) Count() int { return 0 }
+// Stats are none.
+func (*Loop) Stats() Stats { return Stats{} }
 
 // Close has nothing to close.
 func (*Loop) Close(context.Context) error { return nil }
@@ -37,7 +37,7 @@ func (*Loop) End() {}
 func (*Loop) Add(*Conn, int, Handler) error { return errors.ErrUnsupported }
 
 // Adopt takes nothing.
-func Adopt(net.Conn) (fd int, ok bool) { return -1, false }
+func Adopt(net.Conn, int) (fd int, ok bool) { return -1, false }
 
 // Drop is not called.
 func Drop(int) {}
@@ -62,6 +62,9 @@ func (*Conn) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
 
 // Blocked is not called.
 func (*Conn) Blocked() bool { return false }
+
+// Moved is not called.
+func (*Conn) Moved() bool { return false }
 
 // Write is not called.
 func (*Conn) Write([][]byte) error { return errors.ErrUnsupported }

@@ -248,8 +248,8 @@ func TestAReaderThatTakesNothingIsCut(t *testing.T) {
 		for over := false; !over; {
 			o.wait(func() { over = k.Over() })
 		}
-		if err := all.Close(t.Context()); err != nil || all.Count() != 0 { // it is counted until gone has returned
-			t.Errorf("%d are counted, %v", all.Count(), err)
+		if err := all.Close(t.Context()); err != nil || all.Stats().Open != 0 { // it is counted until gone has returned
+			t.Errorf("%d are counted, %v", all.Stats().Open, err)
 		}
 	})
 }
@@ -275,8 +275,8 @@ func TestCloseEndsAllAndWhatComesLater(t *testing.T) {
 		_, g := serve(all, ours, o)
 		gone = append(gone, g)
 	}
-	if all.Count() != 3 {
-		t.Errorf("%d are open", all.Count())
+	if all.Stats().Open != 3 {
+		t.Errorf("%d are open", all.Stats().Open)
 	}
 	if err := all.Close(context.Background()); err != nil {
 		t.Fatal(err)

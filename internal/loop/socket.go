@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,10 +24,25 @@ type Sockets struct {
 	Linger       time.Duration // for the peer's end after ours; DefaultLinger
 	SendBuffer   int           // the most the kernel may hold of one TCP connection; DefaultSendBuffer
 
+	full atomic.Int64 // those that are being written to
+	kept atomic.Int64 // bytes that are
+
 	mu     sync.Mutex // guards what follows
 	open   map[*Socket]struct{}
 	closed bool
 	empty  chan struct{} // closed when closed and nothing is open
+}
+
+func (s *Sockets) writeTimeout() time.Duration { return or(s.WriteTimeout, DefaultWriteTimeout) }
+
+func (s *Sockets) linger() time.Duration { return or(s.Linger, DefaultLinger) }
+
+// or is n, or what holds where nothing was said.
+func or[T int | time.Duration](n, otherwise T) T {
+	if n > 0 {
+		return n
+	}
+	return otherwise
 }
 
 // Socket is a network connection: a port, and a goroutine that reads.
@@ -49,11 +65,7 @@ func (s *Sockets) Init(k *Socket, conn net.Conn, owner Owner) {
 	k.conn, k.all, k.ended = conn, s, make(chan struct{})
 	k.Port.Init(owner, k, nil)
 	if tcp, ok := netConn(conn).(*net.TCPConn); ok {
-		n := s.SendBuffer
-		if n <= 0 {
-			n = DefaultSendBuffer
-		}
-		_ = tcp.SetWriteBuffer(n) // a bound on memory, nothing that has to be
+		_ = tcp.SetWriteBuffer(or(s.SendBuffer, DefaultSendBuffer)) // a bound on memory, nothing that has to be
 	}
 }
 
@@ -102,11 +114,12 @@ func (k *Socket) serve(read, gone func()) {
 	}
 }
 
-// Count is how many connections are open.
-func (s *Sockets) Count() int {
+// Stats counts the connections.
+func (s *Sockets) Stats() Stats {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.open)
+	open := len(s.open)
+	s.mu.Unlock()
+	return Stats{Open: open, Full: int(s.full.Load()), Kept: s.kept.Load()}
 }
 
 // Close ends all connections without ceremony and waits for their readers, or
@@ -163,6 +176,13 @@ var discard = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
 
 // WriteAll is for the port.
 func (k *Socket) WriteAll(bufs [][]byte) error {
+	var bytes int64
+	for _, b := range bufs {
+		bytes += int64(len(b))
+	}
+	k.all.full.Add(1)
+	k.all.kept.Add(bytes)
+	defer func() { k.all.full.Add(-1); k.all.kept.Add(-bytes) }()
 	if _, ok := k.conn.(*net.TCPConn); ok {
 		return k.writev(bufs)
 	}
@@ -170,11 +190,7 @@ func (k *Socket) WriteAll(bufs [][]byte) error {
 }
 
 func (k *Socket) deadline() {
-	d := k.all.WriteTimeout
-	if d <= 0 {
-		d = DefaultWriteTimeout
-	}
-	_ = k.conn.SetWriteDeadline(time.Now().Add(d)) // if it fails so does the write
+	_ = k.conn.SetWriteDeadline(time.Now().Add(k.all.writeTimeout())) // if it fails so does the write
 }
 
 // writev writes everything in one call. A deadline that passes counts only if
@@ -239,11 +255,7 @@ func (k *Socket) Finish() {
 		k.Abort()
 		return
 	}
-	d := k.all.Linger
-	if d <= 0 {
-		d = DefaultLinger
-	}
-	_ = k.conn.SetReadDeadline(time.Now().Add(d)) // if it fails so does the read
+	_ = k.conn.SetReadDeadline(time.Now().Add(k.all.linger())) // if it fails so does the read
 	k.end.Do(func() { close(k.ended) })
 }
 

@@ -20,7 +20,7 @@ type looped struct {
 // begin takes the descriptor into the loop of the session's shard.
 func (t *looped) begin(s *session.Session, l *loop.Loop, fd int, all *loop.Sockets) {
 	t.session = s
-	t.Open(l, fd, nil, t, all.WriteTimeout, all.Linger)
+	t.Open(l, fd, nil, t, all)
 }
 
 // Ready is called by the session.

@@ -63,7 +63,7 @@ func (h *handler) takeOver(w http.ResponseWriter, r *http.Request, opt session.O
 		return
 	}
 	if len(h.Loops) > 0 {
-		if fd, ok := loop.Adopt(conn); ok {
+		if fd, ok := loop.Adopt(conn, h.Sockets.SendBuffer); ok {
 			t := new(looped)
 			opt.Conn = t
 			s := h.Core.New(opt)

@@ -1,7 +1,8 @@
 package ws
 
 import (
-	"unicode/utf8"
+	"slices"
+	"time"
 
 	"github.com/gobwas/ws"
 
@@ -20,9 +21,8 @@ type conn struct {
 	session *session.Session // owned by the shard; nil until it begins
 
 	// Owned by the reader.
+	fragments
 	handler *handler
-	message []byte        // the fragments so far
-	open    bool          // a fragmented message is
 	resumed chan struct{} // capacity 1: the session takes more
 	resume  func()
 	pending []byte // read, not yet looked at; in buf, or what came with the handshake
@@ -55,100 +55,130 @@ func (c *conn) Due() { c.session.Due() }
 func (c *conn) read(s *session.Session) {
 	c.resumed = make(chan struct{}, 1)
 	c.resume = func() { c.resumed <- struct{}{} }
-	for c.frame(s) {
+	for to := (&reader{c, s}); c.frame(&c.handler.rules, to); {
 	}
 	c.Drain()
 }
 
-// do runs f on the session's shard and waits until f's resume was called. It
-// returns false when there is nothing more to read for.
-func (c *conn) do(s *session.Session, f func(resume func())) bool {
-	s.Post(func() { f(c.resume) })
-	select {
-	case <-c.resumed:
-		return true
-	case <-c.Ended():
-		return false
-	}
-}
-
-// end closes the session; its close frame is the last.
-func (c *conn) end(s *session.Session, code wire.CloseCode, reason string) bool {
-	c.do(s, func(resume func()) { s.Close(code, reason); resume() })
-	return false
-}
-
-// frame reads one frame and does what it says. It returns false when it was the
-// last.
-func (c *conn) frame(s *session.Session) bool {
+// frame reads one frame. It reports whether there is to be another.
+func (c *conn) frame(r *rules, to sink) (more bool) {
 	h, ok, err := c.readHeader()
 	if err != nil {
 		return false
 	}
 	if !ok {
-		return c.end(s, wire.CloseProtocol, "not a frame of RFC 6455")
+		to.refuse(wire.CloseProtocol, notAFrame)
+		return false
+	}
+	if !c.fragments.begin(&h, r, time.Now(), to) {
+		return false
 	}
 	if h.opcode >= wire.OpClose {
-		return c.control(s, h)
+		payload, err := c.payload(nil, int(h.length))
+		if err != nil {
+			return false
+		}
+		ws.Cipher(payload, h.mask, 0)
+		return to.control(h.opcode, payload)
 	}
-	switch {
-	case h.opcode == opBinary:
-		return c.end(s, wire.CloseUnsupported, Protocol+" is spoken in text frames")
-	case (h.opcode == opContinuation) != c.open:
-		return c.end(s, wire.CloseProtocol, "a fragment out of order")
-	case h.length > uint64(c.handler.FrameBytes-len(c.message)):
-		c.handler.Core.Met("frame_bytes")
-		return c.end(s, wire.CloseTooBig, "the message is too large")
-	}
-	start := len(c.message)
-	if c.message, err = c.payload(c.message, int(h.length)); err != nil {
+	start := len(c.data)
+	if c.data, err = c.payload(c.data, int(h.length)); err != nil {
 		return false
 	}
-	ws.Cipher(c.message[start:], h.mask, 0)
-	c.open = !h.final
-	if c.open {
+	ws.Cipher(c.data[start:], h.mask, 0)
+	return c.end(&h, to)
+}
+
+// readHeader reads the next header. ok is false when it breaks the protocol.
+func (c *conn) readHeader() (h header, ok bool, err error) {
+	for need := minHeader; ; {
+		b, err := c.need(need)
+		if err != nil {
+			return h, false, err
+		}
+		if h, need, ok = parseHeader(b); !ok || need <= len(b) {
+			c.pending = c.pending[need:]
+			return h, ok, nil
+		}
+	}
+}
+
+// need returns the next n bytes or more, without taking them; n is at most that
+// of a header.
+func (c *conn) need(n int) ([]byte, error) {
+	for len(c.pending) < n {
+		have := copy(c.buf[:], c.pending)
+		more, err := c.Read(c.buf[have:])
+		c.pending = c.buf[:have+more]
+		if err != nil && len(c.pending) < n {
+			return nil, err
+		}
+	}
+	return c.pending, nil
+}
+
+// payload appends the next n bytes.
+func (c *conn) payload(dst []byte, n int) ([]byte, error) {
+	dst = slices.Grow(dst, min(n, trusted))
+	k := min(n, len(c.pending))
+	dst = append(dst, c.pending[:k]...)
+	c.pending = c.pending[k:]
+	if len(c.pending) == 0 {
+		c.pending = nil // what came with the handshake can go
+	}
+	for n -= k; n > 0; {
+		if len(dst) == cap(dst) {
+			dst = slices.Grow(dst, min(n, len(dst)))
+		}
+		m, err := c.Read(dst[len(dst):min(cap(dst), len(dst)+n)])
+		dst, n = dst[:len(dst)+m], n-m
+		if err != nil && n > 0 {
+			return dst, err
+		}
+	}
+	return dst, nil
+}
+
+// reader tells a session what a connection's reader reads.
+type reader struct {
+	c *conn
+	s *session.Session
+}
+
+// do runs f on the session's shard and waits until f's resume was called. It
+// returns false when there is nothing more to read for.
+func (r *reader) do(f func(resume func())) bool {
+	r.s.Post(func() { f(r.c.resume) })
+	select {
+	case <-r.c.resumed:
 		return true
-	}
-	raw := c.message
-	c.message = nil // it is the session's
-	if !utf8.Valid(raw) {
-		return c.end(s, wire.CloseInvalidData, "text is UTF-8")
-	}
-	message := s.Read(raw)
-	return c.do(s, func(resume func()) { s.Receive(message, resume) })
-}
-
-func (c *conn) control(s *session.Session, h header) bool {
-	payload, err := c.payload(nil, int(h.length))
-	if err != nil {
+	case <-r.c.Ended():
 		return false
 	}
-	ws.Cipher(payload, h.mask, 0)
-	switch h.opcode {
-	case wire.OpPing:
-		return c.do(s, func(resume func()) { s.Pong(payload); resume() })
-	case wire.OpPong:
-		return c.do(s, func(resume func()) { s.Heard(); resume() })
-	}
-	code, reason := closing(payload)
-	return c.end(s, code, reason)
 }
 
-// closing is the answer to a client's close frame: its own code, or what was
-// wrong with it.
-func closing(payload []byte) (wire.CloseCode, string) {
-	if len(payload) == 0 {
-		return wire.CloseNormal, ""
+func (r *reader) message(raw []byte, _ bool) bool {
+	m := r.s.Read(raw)
+	return r.do(func(resume func()) { r.s.Receive(m, resume) })
+}
+
+func (r *reader) control(opcode byte, payload []byte) bool {
+	switch opcode {
+	case wire.OpPing:
+		return r.do(func(resume func()) { r.s.Pong(payload); resume() })
+	case wire.OpPong:
+		return r.do(func(resume func()) { r.s.Heard(); resume() })
 	}
-	if len(payload) == 1 {
-		return wire.CloseProtocol, "half a close code"
-	}
-	code := wire.CloseCode(uint16(payload[0])<<8 | uint16(payload[1]))
-	switch {
-	case code < 1000, code >= 1004 && code <= 1006, code >= 1015 && code < 3000, code >= 5000:
-		return wire.CloseProtocol, "not a close code"
-	case !utf8.Valid(payload[2:]):
-		return wire.CloseInvalidData, "text is UTF-8"
-	}
-	return code, ""
+	r.close(closing(payload))
+	return false
+}
+
+func (r *reader) refuse(code wire.CloseCode, reason string) {
+	r.c.handler.met(code)
+	r.close(code, reason)
+}
+
+// close closes the session; its close frame is the last.
+func (r *reader) close(code wire.CloseCode, reason string) {
+	r.do(func(resume func()) { r.s.Close(code, reason); resume() })
 }

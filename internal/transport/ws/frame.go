@@ -2,7 +2,8 @@ package ws
 
 import (
 	"encoding/binary"
-	"slices"
+	"time"
+	"unicode/utf8"
 
 	"github.com/carillon-rt/carillon/internal/wire"
 )
@@ -16,11 +17,17 @@ const (
 
 // header is the header of a client's frame.
 type header struct {
-	final  bool
-	opcode byte
 	length uint64
 	mask   [4]byte
+	opcode byte
+	final  bool
 }
+
+// minHeader and maxHeader are the sizes that a header can have.
+const (
+	minHeader = 2
+	maxHeader = 14
+)
 
 // maxControl is the longest payload of a control frame.
 const maxControl = 125
@@ -62,61 +69,106 @@ func parseHeader(b []byte) (h header, size int, ok bool) {
 	return h, size, ok
 }
 
-// minHeader and maxHeader are the sizes that a header can have.
-const (
-	minHeader = 2
-	maxHeader = 14
-)
-
-// readHeader reads the next header. ok is false when it breaks the protocol.
-func (c *conn) readHeader() (h header, ok bool, err error) {
-	for need := minHeader; ; {
-		b, err := c.need(need)
-		if err != nil {
-			return h, false, err
-		}
-		if h, need, ok = parseHeader(b); !ok || need <= len(b) {
-			c.pending = c.pending[need:]
-			return h, ok, nil
-		}
-	}
-}
-
-// need returns the next n bytes or more, without taking them; n is at most that
-// of a header.
-func (c *conn) need(n int) ([]byte, error) {
-	for len(c.pending) < n {
-		have := copy(c.buf[:], c.pending)
-		more, err := c.Read(c.buf[have:])
-		c.pending = c.buf[:have+more]
-		if err != nil && len(c.pending) < n {
-			return nil, err
-		}
-	}
-	return c.pending, nil
-}
+// notAFrame is what is said of a header that breaks the protocol.
+const notAFrame = "not a frame of RFC 6455"
 
 // trusted is how much memory a length gets before the bytes come.
 const trusted = 4 << 10
 
-// payload appends the next n bytes.
-func (c *conn) payload(dst []byte, n int) ([]byte, error) {
-	dst = slices.Grow(dst, min(n, trusted))
-	k := min(n, len(c.pending))
-	dst = append(dst, c.pending[:k]...)
-	c.pending = c.pending[k:]
-	if len(c.pending) == 0 {
-		c.pending = nil // what came with the handshake can go
+// sink is told what a client's frames say, in order. more is whether the next is
+// to be read now.
+type sink interface {
+	message(raw []byte, binary bool) (more bool)
+	control(opcode byte, payload []byte) (more bool)
+
+	// refuse says that the connection is to be closed, and why. It is the last.
+	refuse(code wire.CloseCode, reason string)
+}
+
+// rules are what a client's messages are held to, beside RFC 6455.
+type rules struct {
+	bytes   int           // of one
+	binary  bool          // they may be
+	within  time.Duration // from one's first frame to its last; 0: however long
+	control uint32        // frames in a minute that end none; 0: however many
+	made    time.Time
+}
+
+// fragments are the message that a client's data frames make.
+type fragments struct {
+	data    []byte
+	began   time.Duration // since the rules were made
+	control uint32        // frames that ended no message
+	minute  uint32        // in this minute
+	open    bool          // it has begun
+	binary  bool
+}
+
+// begin takes a frame's header. It reports whether the frame is taken.
+func (m *fragments) begin(h *header, r *rules, now time.Time, to sink) bool {
+	at := now.Sub(r.made)
+	switch {
+	case h.opcode == wire.OpClose:
+	case r.control > 0 && (h.opcode > wire.OpClose || !h.final) && m.another(uint32(at/time.Minute)) > r.control:
+		to.refuse(wire.CloseRateLimited, "too many frames that are no message")
+		return false
+	case m.open && r.within > 0 && at-m.began > r.within:
+		to.refuse(wire.ClosePolicy, "the message took too long")
+		return false
+	case h.opcode > wire.OpClose:
+	case h.opcode == opBinary && !r.binary:
+		to.refuse(wire.CloseUnsupported, Protocol+" is spoken in text frames")
+		return false
+	case (h.opcode == opContinuation) != m.open:
+		to.refuse(wire.CloseProtocol, "a fragment out of order")
+		return false
+	case h.length > uint64(r.bytes-len(m.data)):
+		to.refuse(wire.CloseTooBig, "the message is too large")
+		return false
+	case !m.open:
+		m.open, m.binary, m.began = true, h.opcode == opBinary, at
 	}
-	for n -= k; n > 0; {
-		if len(dst) == cap(dst) {
-			dst = slices.Grow(dst, min(n, len(dst)))
-		}
-		m, err := c.Read(dst[len(dst):min(cap(dst), len(dst)+n)])
-		dst, n = dst[:len(dst)+m], n-m
-		if err != nil && n > 0 {
-			return dst, err
-		}
+	return true
+}
+
+// another counts a frame that ends no message.
+func (m *fragments) another(minute uint32) uint32 {
+	if m.minute != minute {
+		m.minute, m.control = minute, 0
 	}
-	return dst, nil
+	m.control++
+	return m.control
+}
+
+// end is called when a data frame's payload is in data.
+func (m *fragments) end(h *header, to sink) (more bool) {
+	if !h.final {
+		return true
+	}
+	raw := m.data
+	m.data, m.open = nil, false // it is the sink's
+	if !m.binary && !utf8.Valid(raw) {
+		to.refuse(wire.CloseInvalidData, "text is UTF-8")
+		return false
+	}
+	return to.message(raw, m.binary)
+}
+
+// closing is the answer to a client's close frame: its own code, or what was
+// wrong with it.
+func closing(payload []byte) (wire.CloseCode, string) {
+	if len(payload) == 0 {
+		return wire.CloseNormal, ""
+	}
+	if len(payload) == 1 {
+		return wire.CloseProtocol, "half a close code"
+	}
+	code := wire.CloseCode(uint16(payload[0])<<8 | uint16(payload[1]))
+	switch {
+	case code < 1000, code >= 1004 && code <= 1006, code >= 1015 && code < 3000, code >= 5000:
+		return wire.CloseProtocol, "not a close code"
+	case !utf8.Valid(payload[2:]):
+		return wire.CloseInvalidData, "text is UTF-8"
+	}
+	return code, ""
 }

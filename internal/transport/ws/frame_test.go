@@ -25,15 +25,7 @@ func (in input) Read(p []byte) (int, error) { return in.Reader.Read(p[:min(len(p
 // arrive; what it calls a violation is one here too.
 func FuzzFrames(f *testing.F) {
 	add := func(step uint8, left uint16, frames ...ws.Frame) {
-		var b []byte
-		for _, frame := range frames {
-			compiled, err := ws.CompileFrame(ws.MaskFrame(frame))
-			if err != nil {
-				f.Fatal(err)
-			}
-			b = append(b, compiled...)
-		}
-		f.Add(b, step, left)
+		f.Add(compiled(frames...), step, left)
 	}
 	add(1, 0, ws.NewTextFrame([]byte("hello")), ws.NewPingFrame([]byte("x")), ws.NewCloseFrame([]byte{3, 232}))
 	add(255, 3, ws.NewFrame(ws.OpText, false, make([]byte, 125)), ws.NewFrame(ws.OpContinuation, true, make([]byte, 126)))

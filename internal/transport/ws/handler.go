@@ -1,9 +1,11 @@
 // Package ws is the WebSocket door: GET /v1/ws (RFC 6455, subprotocol
 // carillon.v1).
 //
-// A connection costs one goroutine, which waits for the client's next frame in a
-// few hundred bytes of memory, and while there is something to send another one,
-// which writes it. What is said on it is the session's affair.
+// A connection in the clear lives on its shard's loop, where there are loops, and
+// costs no goroutine. Any other costs one, which waits for the client's next frame
+// in a few hundred bytes of memory, and while there is something to send another
+// one, which writes it. Both read the same frames and refuse the same. What is said
+// is the session's affair.
 package ws
 
 import (
@@ -40,17 +42,29 @@ type Config struct {
 	// there are no loops, among Sockets.
 	Loops []*loop.Loop
 
-	FrameBytes int // of a client's message; DefaultFrameBytes
-	Logger     *slog.Logger
+	FrameBytes     int           // of a client's message; DefaultFrameBytes
+	MessageTimeout time.Duration // from its first frame to its last; DefaultMessageTimeout
+	ControlFrames  int           // in a minute, and pieces of messages; DefaultControlFrames
+	Logger         *slog.Logger
 }
 
 // DefaultFrameBytes is how large a client's message may be.
 const DefaultFrameBytes = 1 << 20
 
+// DefaultMessageTimeout is how long its fragments may take.
+const DefaultMessageTimeout = time.Minute
+
+// DefaultControlFrames is how many pings, pongs and pieces of messages may come
+// in a minute.
+const DefaultControlFrames = 60_000
+
 // Protocol is the subprotocol spoken.
 const Protocol = "carillon.v1"
 
-type handler struct{ Config }
+type handler struct {
+	Config
+	rules rules
+}
 
 // Handler makes the door. It panics if a required field is missing.
 func Handler(cfg Config) http.Handler {
@@ -60,13 +74,35 @@ func Handler(cfg Config) http.Handler {
 	if cfg.Origins == nil {
 		cfg.Origins = new(auth.Origins)
 	}
+	return newHandler(cfg)
+}
+
+func newHandler(cfg Config) *handler {
 	if cfg.Sockets == nil {
 		cfg.Sockets = new(loop.Sockets)
 	}
 	if cfg.FrameBytes <= 0 {
 		cfg.FrameBytes = DefaultFrameBytes
 	}
-	return &handler{cfg}
+	if cfg.MessageTimeout <= 0 {
+		cfg.MessageTimeout = DefaultMessageTimeout
+	}
+	if cfg.ControlFrames <= 0 {
+		cfg.ControlFrames = DefaultControlFrames
+	}
+	return &handler{cfg, rules{bytes: cfg.FrameBytes, within: cfg.MessageTimeout, control: uint32(cfg.ControlFrames), made: time.Now()}}
+}
+
+// met counts the limit that a message was refused by, if it was by one.
+func (h *handler) met(code wire.CloseCode) {
+	switch code { //nolint:exhaustive // the others are no limits
+	case wire.CloseTooBig:
+		h.Core.Met("frame_bytes")
+	case wire.ClosePolicy:
+		h.Core.Met("message_timeout")
+	case wire.CloseRateLimited:
+		h.Core.Met("control_frames_per_minute")
+	}
 }
 
 // ServeHTTP answers a handshake and returns; the connection lives on by itself.
@@ -243,17 +279,26 @@ func acceptance(key, echo string) []byte {
 	return append(b, "\r\n\r\n"...)
 }
 
+// answered writes the answer to a handshake. A client that does not take it is
+// gone.
+func answered(conn net.Conn, answer []byte) bool {
+	_ = conn.SetDeadline(time.Now().Add(loop.DefaultWriteTimeout)) // if it fails so does the write
+	if _, err := conn.Write(answer); err != nil {
+		_ = conn.Close() // it is gone
+		return false
+	}
+	_ = conn.SetDeadline(time.Time{}) // as above, with the next read
+	return true
+}
+
 // open answers the handshake and starts the conversation.
 func (h *handler) open(netConn net.Conn, left, answer []byte, opt session.Options) {
-	_ = netConn.SetDeadline(time.Now().Add(loop.DefaultWriteTimeout)) // if it fails so does the write
-	if _, err := netConn.Write(answer); err != nil {
+	if !answered(netConn, answer) {
 		h.Core.Release(opt.Address)
-		_ = netConn.Close() // the client is gone
 		return
 	}
-	_ = netConn.SetDeadline(time.Time{}) // as above, with the next read
 	if len(h.Loops) > 0 {
-		if fd, ok := loop.Adopt(netConn); ok {
+		if fd, ok := loop.Adopt(netConn, h.Sockets.SendBuffer); ok {
 			c := &looped{handler: h}
 			opt.Conn = c
 			s := h.Core.New(opt)

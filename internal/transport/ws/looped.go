@@ -2,7 +2,6 @@ package ws
 
 import (
 	"time"
-	"unicode/utf8"
 
 	"github.com/gobwas/ws"
 
@@ -21,25 +20,109 @@ const (
 	heavyMessage = 32 << 10
 )
 
+// frames takes a client's frames apart as their bytes come.
+type frames struct {
+	fragments
+	h       header // of which length is what is still to come
+	command []byte // payload of a control frame
+	head    [maxHeader]byte
+	headLen uint8
+	offset  uint8 // in the payload, modulo that of the mask
+	inside  bool  // a frame: its header is read
+}
+
+// input takes bytes, as many as it says: fewer when the sink wants no more now,
+// or again with the rest in the next turn.
+func (f *frames) input(b []byte, r *rules, now time.Time, to sink) (n int, again bool) {
+	for whole := 0; n < len(b); {
+		if !f.inside {
+			k, ok := f.header(b[n:])
+			n += k
+			switch {
+			case !ok:
+				to.refuse(wire.CloseProtocol, notAFrame)
+				return n, false
+			case !f.inside || !f.begin(&f.h, r, now, to):
+				return n, false
+			}
+		}
+		n += f.payload(b[n:])
+		if f.h.length > 0 {
+			return n, false
+		}
+		f.inside = false
+		if !f.ended(to) {
+			return n, false
+		}
+		if whole++; whole == framesPerTurn && n < len(b) {
+			return n, true
+		}
+	}
+	return n, false
+}
+
+// header takes bytes of the next header. When that is whole the frame begins; ok
+// is false when it breaks the protocol.
+func (f *frames) header(b []byte) (n int, ok bool) {
+	need := minHeader
+	if f.headLen > minHeader {
+		_, need, _ = parseHeader(f.head[:f.headLen]) // it was right so far
+	}
+	for {
+		k := copy(f.head[f.headLen:need], b[n:])
+		n, f.headLen = n+k, f.headLen+uint8(k)
+		if int(f.headLen) < need {
+			return n, true
+		}
+		h, size, ok := parseHeader(f.head[:f.headLen])
+		if !ok {
+			return n, false
+		}
+		if size == int(f.headLen) {
+			f.h, f.offset, f.headLen, f.inside = h, 0, 0, true
+			return n, true
+		}
+		need = size
+	}
+}
+
+// payload takes bytes of the frame's payload.
+func (f *frames) payload(b []byte) int {
+	k := int(min(f.h.length, uint64(len(b))))
+	dst := &f.data
+	if f.h.opcode >= wire.OpClose {
+		dst = &f.command
+	}
+	if *dst == nil {
+		*dst = make([]byte, 0, min(f.h.length, trusted))
+	}
+	start := len(*dst)
+	*dst = append(*dst, b[:k]...)
+	ws.Cipher((*dst)[start:], f.h.mask, int(f.offset))
+	f.offset, f.h.length = uint8((int(f.offset)+k)%len(f.h.mask)), f.h.length-uint64(k)
+	return k
+}
+
+// ended tells of a whole frame.
+func (f *frames) ended(to sink) (more bool) {
+	if f.h.opcode < wire.OpClose {
+		return f.end(&f.h, to)
+	}
+	payload := f.command
+	f.command = nil
+	return to.control(f.h.opcode, payload)
+}
+
 // looped is a session's connection on its shard's loop: no goroutine waits for
 // it. Everything happens on the shard.
 type looped struct {
 	loop.Link
+	frames
 
 	session *session.Session // nil until it begins
 	handler *handler
 	timer   session.Timer
 	resume  func()
-
-	h       header
-	left    uint64 // of the frame's payload
-	offset  int    // in the payload, for the mask
-	message []byte // the fragments so far
-	control []byte // payload of a control frame
-	head    [maxHeader]byte
-	headLen uint8
-	payload bool // the header is read
-	open    bool // a fragmented message is
 	deaf    bool // nothing more is read for
 	paused  bool // the session takes nothing more now
 	within  bool // of a call to the session, which may resume at once
@@ -49,7 +132,7 @@ type looped struct {
 func (c *looped) begin(s *session.Session, l *loop.Loop, fd int, before []byte) {
 	c.session = s
 	c.resume = c.resumed
-	c.Open(l, fd, before, c, c.handler.Sockets.WriteTimeout, c.handler.Sockets.Linger)
+	c.Open(l, fd, before, c, c.handler.Sockets)
 }
 
 // Ready is called by the session.
@@ -79,124 +162,33 @@ func (c *looped) Timeout(time.Time) { c.Link.Alarm() }
 
 // Gone is called by the link.
 func (c *looped) Gone() {
-	c.message, c.control = nil, nil
+	c.data, c.command = nil, nil
 	c.session.Gone()
 }
 
-// Input takes frames apart.
+// Input is called by the link.
 func (c *looped) Input(b []byte) int {
-	n := 0
-	for frames := 0; n < len(b) && !c.paused; {
-		if c.deaf {
-			return len(b)
-		}
-		if !c.payload {
-			k := c.header(b[n:])
-			n += k
-			if !c.payload {
-				continue
-			}
-		}
-		k := int(min(c.left, uint64(len(b)-n)))
-		dst := &c.message
-		if c.h.opcode >= wire.OpClose {
-			dst = &c.control
-		}
-		if *dst == nil {
-			*dst = make([]byte, 0, min(c.left, trusted))
-		}
-		start := len(*dst)
-		*dst = append(*dst, b[n:n+k]...)
-		ws.Cipher((*dst)[start:], c.h.mask, c.offset)
-		n, c.offset, c.left = n+k, c.offset+k, c.left-uint64(k)
-		if c.left > 0 {
-			return n
-		}
-		c.payload = false
-		c.frame()
-		if frames++; frames == framesPerTurn && n < len(b) && !c.paused {
-			c.Again()
-			return n
-		}
+	if c.paused {
+		return 0
+	}
+	if c.deaf {
+		return len(b)
+	}
+	n, again := c.input(b, &c.handler.rules, c.Now(), c)
+	if c.deaf {
+		return len(b)
+	}
+	if again {
+		c.Again()
 	}
 	return n
 }
 
-// header takes bytes of the next header. When it is whole and right, c.payload is
-// set.
-func (c *looped) header(b []byte) int {
-	need := minHeader
-	if c.headLen > minHeader {
-		_, need, _ = parseHeader(c.head[:c.headLen]) // it was right so far
-	}
-	for n := 0; ; {
-		k := copy(c.head[c.headLen:need], b[n:])
-		n, c.headLen = n+k, c.headLen+uint8(k)
-		if int(c.headLen) < need {
-			return n
-		}
-		h, size, ok := parseHeader(c.head[:c.headLen])
-		switch {
-		case !ok:
-			c.end(wire.CloseProtocol, "not a frame of RFC 6455")
-			return n
-		case size > int(c.headLen):
-			need = size
-			continue
-		}
-		c.h, c.left, c.offset, c.headLen = h, h.length, 0, 0
-		c.payload = c.taken()
-		return n
-	}
-}
-
-// taken reports whether the frame that begins is taken; otherwise the connection
-// ends.
-func (c *looped) taken() bool {
-	switch h := &c.h; {
-	case h.opcode >= wire.OpClose:
-		return true
-	case h.opcode == opBinary:
-		c.end(wire.CloseUnsupported, Protocol+" is spoken in text frames")
-	case (h.opcode == opContinuation) != c.open:
-		c.end(wire.CloseProtocol, "a fragment out of order")
-	case h.length > uint64(c.handler.FrameBytes-len(c.message)):
-		c.handler.Core.Met("frame_bytes")
-		c.end(wire.CloseTooBig, "the message is too large")
-	default:
-		return true
-	}
-	return false
-}
-
-// frame does what a whole frame says.
-func (c *looped) frame() {
-	if c.h.opcode >= wire.OpClose {
-		payload := c.control
-		c.control = nil
-		switch c.h.opcode {
-		case wire.OpPing:
-			c.session.Pong(payload)
-		case wire.OpPong:
-			c.session.Heard()
-		default:
-			c.end(closing(payload))
-		}
-		return
-	}
-	if c.open = !c.h.final; c.open {
-		return
-	}
-	raw := c.message
-	c.message = nil // it is the session's
-	if !utf8.Valid(raw) {
-		c.end(wire.CloseInvalidData, "text is UTF-8")
-		return
-	}
+func (c *looped) message(raw []byte, _ bool) bool {
 	c.paused = true
 	if len(raw) < heavyMessage {
 		c.receive(c.session.Read(raw))
-		return
+		return !c.paused
 	}
 	s := c.session
 	go func() {
@@ -210,6 +202,7 @@ func (c *looped) frame() {
 			}
 		})
 	}()
+	return false
 }
 
 func (c *looped) receive(m session.Message) {
@@ -226,9 +219,26 @@ func (c *looped) resumed() {
 	}
 }
 
-// end closes the session; its close frame is the last. What comes from now on is
+func (c *looped) control(opcode byte, payload []byte) bool {
+	switch opcode {
+	case wire.OpPing:
+		c.session.Pong(payload)
+	case wire.OpPong:
+		c.session.Heard()
+	default:
+		c.close(closing(payload))
+	}
+	return !c.deaf
+}
+
+func (c *looped) refuse(code wire.CloseCode, reason string) {
+	c.handler.met(code)
+	c.close(code, reason)
+}
+
+// close closes the session; its close frame is the last. What comes from now on is
 // not looked at.
-func (c *looped) end(code wire.CloseCode, reason string) {
+func (c *looped) close(code wire.CloseCode, reason string) {
 	c.deaf = true
 	c.session.Close(code, reason)
 }

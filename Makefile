@@ -9,6 +9,8 @@ FUZZTIME ?= 10s
 SOAKTIME ?= 30m
 BENCH ?= .
 COUNT ?= 6
+FIGURES ?=
+PINNED ?= --data bin --server-cpus 0 --client-cpus 1 --server-procs 1
 
 MODULES := . clients/go
 TOOL := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
@@ -57,6 +59,11 @@ docs: modules ## Write the pages that are made from the code
 .PHONY: bench
 bench: modules ## Run the Go benchmarks (BENCH=regexp, COUNT=6); compare two outputs with benchstat
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
+
+.PHONY: figures
+figures: modules ## Measure every figure we publish, into bench/ (FIGURES='--only storm', PINNED=flags)
+	$(GO) build -o bin/carillon ./cmd/carillon
+	bin/carillon bench all --out bench $(PINNED) $(FIGURES)
 
 .PHONY: soak
 soak: modules ## Run the long faults: clients that come and go for SOAKTIME=30m, kills, random everything

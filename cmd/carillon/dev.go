@@ -33,6 +33,7 @@ type DevCmd struct {
 	Durability string   `help:"When an event is on disk. strict: before its publisher's answer; relaxed: within a second." enum:"strict,relaxed" default:"strict"`
 	Origin     []string `help:"Let web pages of this origin call, like http://localhost:3000; repeatable." placeholder:"URL"`
 	LogLevel   string   `help:"How much the node says about itself: debug, info, warn or error (default: warn)." enum:"debug,info,warn,error" default:"warn" placeholder:"LEVEL"`
+	DebugEcho  bool     `help:"Serve a WebSocket on the operations port at /debug/echo that sends back what it gets, for conformance suites."`
 }
 
 // Whom dev's credentials stand for.
@@ -81,7 +82,7 @@ func (c *DevCmd) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	node, err := server.New(cfg, server.Options{
-		Logger: log, Version: build().Version,
+		Logger: log, Version: build().Version, DebugEcho: c.DebugEcho,
 		Development: &server.Development{Org: devOrg, User: devUser, Token: token},
 	})
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 
 // ServeCmd is `carillon serve`.
 type ServeCmd struct {
-	Config string `help:"The configuration file; 'carillon config example' prints one." required:"" env:"CARILLON_CONFIG" placeholder:"FILE"`
+	Config    string `help:"The configuration file; 'carillon config example' prints one." required:"" env:"CARILLON_CONFIG" placeholder:"FILE"`
+	DebugEcho bool   `help:"Serve a WebSocket on the operations port at /debug/echo that sends back what it gets, for conformance suites."`
 }
 
 // Validate refuses an empty name, as of a variable that is set to nothing.
@@ -48,7 +49,7 @@ func (c *ServeCmd) Run(ctx context.Context, std *IO) error {
 		return err
 	}
 	defer ports.Close()
-	node, err := server.New(cfg, server.Options{Logger: log, Version: build().Version, Manager: manager, Inherited: ports})
+	node, err := server.New(cfg, server.Options{Logger: log, Version: build().Version, Manager: manager, Inherited: ports, DebugEcho: c.DebugEcho})
 	if err != nil {
 		return err
 	}

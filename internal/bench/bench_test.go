@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -143,9 +144,91 @@ func TestResponseIsReadWholeOrNotAtAll(t *testing.T) {
 				t.Fatalf("%q cut at %d: size %d, %v", tt.text, cut, size, err)
 			}
 		}
-		status, body, size, err := parseResponse([]byte(tt.text+"HTTP"), nil)
-		if err != nil || string(body) != tt.body || size != len(tt.text) || status/100 != 2 && status != 429 {
-			t.Errorf("%q: %d %q %d %v", tt.text, status, body, size, err)
+		h, body, size, err := parseResponse([]byte(tt.text+"HTTP"), nil)
+		if err != nil || string(body) != tt.body || size != len(tt.text) || h.status/100 != 2 && h.status != 429 {
+			t.Errorf("%q: %d %q %d %v", tt.text, h.status, body, size, err)
+		}
+	}
+}
+
+func TestHeadSaysWhenToComeBack(t *testing.T) {
+	h, size, err := parseHead([]byte("HTTP/1.1 503 Service Unavailable\r\nretry-after: 7\r\n\r\n"))
+	if err != nil || size == 0 || h.status != 503 || h.retry != 7*time.Second {
+		t.Errorf("%+v, size %d, %v", h, size, err)
+	}
+}
+
+func TestChunksComeInAnyPieces(t *testing.T) {
+	const text, want = "5;x=y\r\nhello\r\n1A\r\nabcdefghijklmnopqrstuvwxyz\r\n1\r\n!\r\n0\r\n\r\n", "helloabcdefghijklmnopqrstuvwxyz!"
+	for piece := range len(text) {
+		var k chunks
+		var got []byte
+		for rest := []byte(text); len(rest) > 0; rest = rest[min(piece+1, len(rest)):] {
+			part := bytes.Clone(rest[:min(piece+1, len(rest))])
+			n, _, err := k.decode(part)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, part[:n]...)
+		}
+		if string(got) != want || !k.over {
+			t.Errorf("in pieces of %d: %q, over %t", piece+1, got, k.over)
+		}
+	}
+	for _, bad := range []string{"g\r\n", "1\r\nab", "-1\r\n", "fffffffffff\r\n"} {
+		var k chunks
+		if _, _, err := k.decode([]byte(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func FuzzChunks(f *testing.F) {
+	f.Add([]byte("hello"), uint8(2), uint8(3))
+	f.Fuzz(func(t *testing.T, body []byte, chunk, piece uint8) {
+		var text []byte
+		for rest := body; len(rest) > 0; {
+			n := min(int(chunk)+1, len(rest))
+			text = fmt.Appendf(text, "%x\r\n%s\r\n", n, rest[:n])
+			rest = rest[n:]
+		}
+		text = append(text, "0\r\n\r\n"...)
+		var k chunks
+		var got []byte
+		for len(text) > 0 {
+			n := min(int(piece)+1, len(text))
+			m, _, err := k.decode(text[:n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, text[:m]...)
+			text = text[n:]
+		}
+		if !bytes.Equal(got, body) || !k.over {
+			t.Fatalf("%q became %q, over %t", body, got, k.over)
+		}
+	})
+}
+
+func TestBlocksOfAStreamAreReadWholeOrNotAtAll(t *testing.T) {
+	const text = "event: carillon.gap\nid: 7\ndata: {\"type\":\"gap\"}\n\n"
+	for cut := range len(text) {
+		if _, size, err := parseBlock([]byte(text[:cut])); size != 0 || err != nil {
+			t.Fatalf("cut at %d: size %d, %v", cut, size, err)
+		}
+	}
+	k, size, err := parseBlock([]byte(text + "id: 8\n\n"))
+	if err != nil || size != len(text) || string(k.name) != "carillon.gap" || string(k.id) != "7" || string(k.data) != `{"type":"gap"}` {
+		t.Errorf("%+v, size %d, %v", k, size, err)
+	}
+	for _, quiet := range []string{"retry: 3000\nid: 9\n\n", ": a comment\n\n"} {
+		if k, size, err := parseBlock([]byte(quiet)); err != nil || size != len(quiet) || k.data != nil || k.hasID != strings.Contains(quiet, "id") {
+			t.Errorf("%q: %+v, size %d, %v", quiet, k, size, err)
+		}
+	}
+	for _, bad := range []string{"data: a\ndata: b\n\n", "data: a\r\n\n", "nonsense\n\n", "date: 3\n\n"} {
+		if _, _, err := parseBlock([]byte(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
 		}
 	}
 }
@@ -216,6 +299,7 @@ func TestCheckerFindsWhatIsNotForThisReceiver(t *testing.T) {
 	}
 	var c checker
 	r := newReceiver(0, s, 1)
+	r.numbered = true
 	m := good(&r)
 	m.n = 2
 	if c.event(&r, &m); c.Misnumbered != 1 {
@@ -223,14 +307,14 @@ func TestCheckerFindsWhatIsNotForThisReceiver(t *testing.T) {
 	}
 }
 
-func TestCheckerComparesTheOrderOfReceivers(t *testing.T) {
+func TestCheckerComparesTheOrderAndIdsOfReceivers(t *testing.T) {
 	s := &stream{run: "run", org: "org", eventType: "a.b"}
-	see := func(lanes ...uint64) *receiver {
+	see := func(id string, lanes ...uint64) *receiver {
 		var c checker
 		r := newReceiver(0, s, 2)
 		next := [2]uint64{}
 		for _, lane := range lanes {
-			m := message{n: r.n + 1, eventType: []byte("a.b"), hasMark: true}
+			m := message{id: []byte(id), eventType: []byte("a.b"), hasMark: true}
 			m.mark = mark{run: []byte("run"), org: []byte("org"), lane: lane, seq: next[lane]}
 			next[lane]++
 			c.event(&r, &m)
@@ -241,13 +325,18 @@ func TestCheckerComparesTheOrderOfReceivers(t *testing.T) {
 		return &r
 	}
 	var c checker
-	c.sameOrder(see(0, 1, 0), see(0, 1, 0))
+	const id, other = "0123456789ABCDEFGHJKMNPQRS", "0123456789ABCDEFGHJKMNPQRT"
+	c.sameOrder(see(id, 0, 1, 0), see(id, 0, 1, 0))
 	if err := c.Err(); err != nil {
 		t.Error(err)
 	}
-	c.sameOrder(see(0, 1, 0), see(1, 0, 0))
+	c.sameOrder(see(id, 0, 1, 0), see(id, 1, 0, 0))
 	if c.Reordered != 1 {
 		t.Errorf("lanes interleaved otherwise: %+v", c.Checks)
+	}
+	c.sameOrder(see(id, 0, 1, 0), see(other, 0, 1, 0))
+	if c.Reordered != 2 {
+		t.Errorf("other ids: %+v", c.Checks)
 	}
 }
 

@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"strings"
 )
 
@@ -92,12 +94,12 @@ type stream struct {
 type receiver struct {
 	id     int
 	stream *stream
-	n      uint64   // the last "n"; numbers are not checked where unnumbered
 	next   []uint64 // per lane, the sequence number due
-	order  uint64   // hash of everything in the order it came
+	order  uint64   // hash of everything, ids too, in the order it came
 	got    uint64
 
-	unnumbered bool
+	numbered bool   // the server was asked for "n"
+	n        uint64 // the last one on this connection
 }
 
 func newReceiver(id int, s *stream, lanes int) receiver {
@@ -124,7 +126,7 @@ type checker struct {
 func (c *checker) event(r *receiver, m *message) {
 	c.Received++
 	r.got++
-	if !r.unnumbered {
+	if r.numbered {
 		if m.n != r.n+1 {
 			c.Misnumbered++
 			c.note("receiver %d: n is %d after %d", r.id, m.n, r.n)
@@ -138,7 +140,7 @@ func (c *checker) event(r *receiver, m *message) {
 		c.note("receiver %d of %s %s got %q %q of org %q", r.id, s.org, s.eventType, m.eventType, m.subject, k.org)
 		return
 	}
-	r.order = (r.order ^ (k.lane<<48 | k.seq)) * 0x9e3779b97f4a7c15
+	r.order = hash(r.order^(k.lane<<48|k.seq), m.id)
 	next := &r.next[k.lane]
 	switch {
 	case k.seq == *next:
@@ -169,6 +171,20 @@ func (c *checker) event(r *receiver, m *message) {
 	}
 }
 
+// hash is what was seen so far and a text more.
+func hash(h uint64, text []byte) uint64 {
+	const odd = 0x9e3779b97f4a7c15
+	h *= odd
+	for len(text) >= 8 {
+		h = bits.RotateLeft64(h^binary.LittleEndian.Uint64(text), 29) * odd
+		text = text[8:]
+	}
+	for _, b := range text {
+		h = (h ^ uint64(b)) * odd
+	}
+	return h
+}
+
 // finish compares a receiver that should have everything with what was sent.
 func (c *checker) finish(r *receiver, sent []uint64) {
 	for lane, total := range sent {
@@ -180,10 +196,10 @@ func (c *checker) finish(r *receiver, sent []uint64) {
 }
 
 // sameOrder compares receivers of one stream that saw everything: each must have
-// seen it in the same order, however the lanes interleaved.
+// seen it in the same order, however the lanes interleaved, and with the same ids.
 func (c *checker) sameOrder(a, b *receiver) {
 	if a.got == b.got && a.order != b.order {
 		c.Reordered++
-		c.note("receivers %d and %d saw different orders", a.id, b.id)
+		c.note("receivers %d and %d saw different orders or ids", a.id, b.id)
 	}
 }

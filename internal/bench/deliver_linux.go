@@ -11,33 +11,46 @@ import (
 type load struct {
 	rate             float64
 	warmup, duration time.Duration
+	other            others
 }
 
 // play warms up and measures. sentTo is how many events a receiver should have
 // got by now.
-func (o load) play(f *fleet, pid int, sentTo func(c *conn) uint64) (*sample, error) {
-	expect := func(l *loop) (n uint64) {
+func (o *load) play(f *fleet, pid int, sentTo func(c *conn) uint64) (s *sample, err error) {
+	if o.warmup > 0 {
+		f.loops[0].pub.begin(f.rig.clock.now(), o.rate, uint64(o.rate*o.warmup.Seconds()), 0)
+		if err := f.play(promptly(sentTo)); err != nil {
+			return nil, err
+		}
+	}
+	err = o.other.beside(f.rig, func() error {
+		s, err = o.span(f, pid, sentTo)
+		return err
+	})
+	return s, err
+}
+
+// span measures, without a warm-up.
+func (o *load) span(f *fleet, pid int, sentTo func(c *conn) uint64) (*sample, error) {
+	f.loops[0].pub.begin(f.rig.clock.now(), o.rate, max(1, uint64(o.rate*o.duration.Seconds())), 0)
+	return f.measurePlay(pid, promptly(sentTo))
+}
+
+// promptly sums up, of a loop, what receivers that are not slow should have got.
+func promptly(sentTo func(c *conn) uint64) func(l *loop) uint64 {
+	return func(l *loop) (n uint64) {
 		for i := range l.conns {
-			if c := &l.conns[i]; c.kind == subscriber || c.kind == bareReader {
+			if c := &l.conns[i]; (c.kind == subscriber || c.kind == bareReader) && !c.slow {
 				n += sentTo(c)
 			}
 		}
 		return n
 	}
-	pub := f.loops[0].pub
-	if o.warmup > 0 {
-		pub.begin(f.rig.clock.now(), o.rate, uint64(o.rate*o.warmup.Seconds()), 0)
-		if err := f.play(expect); err != nil {
-			return nil, err
-		}
-	}
-	pub.begin(f.rig.clock.now(), o.rate, max(1, uint64(o.rate*o.duration.Seconds())), 0)
-	return f.measurePlay(pid, expect)
 }
 
 // deliver loads the floor or the server: build adds the connections, publishers
 // first, and says how to publish and what each receiver should have got.
-func (r *rig) deliver(ctx context.Context, bare bool, conns int, o load, oneStream bool,
+func (r *rig) deliver(ctx context.Context, bare bool, conns int, o *load, oneStream bool,
 	build func(f *fleet, bare *floor) (pub *schedule, sent func(c *conn) []uint64),
 ) (s *sample, err error) {
 	var fl *floor
@@ -59,12 +72,7 @@ func (r *rig) deliver(ctx context.Context, bare bool, conns int, o load, oneStre
 	if err := f.connect(); err != nil {
 		return nil, err
 	}
-	s, err = o.play(f, pid, func(c *conn) (n uint64) {
-		for _, k := range sent(c) {
-			n += k
-		}
-		return n
-	})
+	s, err = o.play(f, pid, total(sent))
 	if err != nil {
 		return nil, err
 	}
@@ -72,11 +80,21 @@ func (r *rig) deliver(ctx context.Context, bare bool, conns int, o load, oneStre
 	return s, nil
 }
 
+// total is how many events a receiver should have got in all lanes.
+func total(sent func(c *conn) []uint64) func(c *conn) uint64 {
+	return func(c *conn) (n uint64) {
+		for _, k := range sent(c) {
+			n += k
+		}
+		return n
+	}
+}
+
 // addReceiver puts receiver id into one of the loops.
 func (f *fleet) addReceiver(id int, s *stream, lanes int, bare *floor) {
 	var c conn
 	if bare != nil {
-		c = conn{fd: -1, addr: bare.data, kind: bareReader, receiver: newReceiver(id, s, lanes)}
+		c = conn{fd: -1, addr: bare.data, kind: bareReader, receiver: f.rig.receiver(id, s, lanes)}
 	} else {
 		c = f.rig.subscriber(id, s, lanes, "")
 	}
@@ -88,11 +106,15 @@ func (r *rig) fanout(ctx context.Context, s *Fanout) error {
 	p := &r.report.Params
 	p.add("subscribers", "", float64(s.Subscribers))
 	p.add("rate", "/s", s.Rate)
+	p.add("batch", "", float64(s.Batch))
 	p.add("publishers", "", float64(s.Publishers))
 	p.add("size", "B", float64(s.Size))
 	p.addText("duration", s.Duration.String())
 	p.add("runs", "", float64(s.Runs))
-	o := load{s.Rate, s.Warmup, s.Duration}
+	p.add("other org", "/s", s.OtherRate)
+	bareLoad := load{rate: s.Rate, warmup: s.Warmup, duration: s.Duration}
+	withOther := bareLoad
+	withOther.other.rate = s.OtherRate
 	var sums [2]*sample
 	var each [2][]float64
 	for run := range s.Runs {
@@ -102,6 +124,10 @@ func (r *rig) fanout(ctx context.Context, s *Fanout) error {
 			}
 			name := rowName(bare)
 			r.log("fanout: %s, run %d of %d …", name, run+1, s.Runs)
+			o := &withOther
+			if bare {
+				o = &bareLoad
+			}
 			x, err := r.deliver(ctx, bare, s.Subscribers, o, true, func(f *fleet, fl *floor) (*schedule, func(*conn) []uint64) {
 				return r.buildFanout(f, fl, s, r.stream("bench", fmt.Sprintf("fanout%d", run)))
 			})
@@ -117,6 +143,7 @@ func (r *rig) fanout(ctx context.Context, s *Fanout) error {
 		}
 	}
 	r.rows(sums, func(x *sample, bare bool) Values { return x.deliveries(r.pidOf(bare)) })
+	withOther.other.report(r)
 	if s.Runs > 1 && r.server.pid != 0 {
 		r.report.note("CPU µs per delivery, run by run: floor %.2f, carillon %.2f", each[0], each[1])
 	}
@@ -146,7 +173,7 @@ func (r *rig) buildFanout(f *fleet, fl *floor, s *Fanout, st *stream) (*schedule
 		}
 		return n
 	}
-	return &schedule{size: s.Size, pick: ownLane}, sent
+	return &schedule{size: s.Size, array: arrayOf(s.Batch), numbered: r.cfg.Numbered, pick: ownLane}, sent
 }
 
 func (r *rig) many(ctx context.Context, s *Many) error {
@@ -156,7 +183,7 @@ func (r *rig) many(ctx context.Context, s *Many) error {
 	p.add("publishers", "", float64(s.Publishers))
 	p.add("size", "B", float64(s.Size))
 	p.addText("duration", s.Duration.String())
-	o := load{s.Rate, s.Warmup, s.Duration}
+	o := &load{rate: s.Rate, warmup: s.Warmup, duration: s.Duration}
 	var sums [2]*sample
 	for k, bare := range []bool{true, false} {
 		if bare && r.cfg.NoFloor {
@@ -194,7 +221,7 @@ func (r *rig) buildMany(f *fleet, fl *floor, s *Many) (*schedule, func(*conn) []
 	seqs := make([]uint64, s.Connections)
 	busy := make([]bool, s.Connections)
 	next := 0
-	pub := &schedule{size: s.Size, done: func(c *conn) { busy[c.target] = false }}
+	pub := &schedule{size: s.Size, numbered: r.cfg.Numbered, done: func(c *conn) { busy[c.target] = false }}
 	pub.pick = func(c *conn, n int) (*stream, int, uint64) {
 		for busy[next] { // there are more types than publishers
 			next = (next + 1) % len(busy)

@@ -15,7 +15,8 @@
 // # How it stays cheap
 //
 // One goroutine per client CPU owns all its sockets through epoll: subscribers
-// are a record and a shared read buffer, publishers are raw HTTP/1.1 on the same
-// loop, and the clock of the open loop is a timerfd in the same epoll set. So the
-// client needs Linux; elsewhere Run says so.
+// are a record and a shared read buffer, whether they read WebSocket frames, an
+// SSE stream or answers to polls; publishers are raw HTTP/1.1 on the same loop, and
+// the clock of the open loop is a timerfd in the same epoll set. So the client
+// needs Linux; elsewhere Run says so.
 package bench

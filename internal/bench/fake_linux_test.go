@@ -17,8 +17,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
@@ -54,26 +56,35 @@ const fakeSecret = "a secret of the fake server"
 // fake speaks as much of the protocol as the load client uses. fault breaks it
 // on purpose, at the tenth event of a subscriber.
 type fake struct {
-	fault string
-	mu    sync.Mutex
-	orgs  map[string]*fakeOrg
+	fault   string
+	refused atomic.Int32 // connections
+	cut     map[int]bool // readers, once each
+	mu      sync.Mutex
+	orgs    map[string]*fakeOrg
 }
 
 type fakeOrg struct {
 	log  []fakeEvent
 	subs map[*fakeSub]struct{}
+	past map[string]*fakeSub // of those who poll, by user
+	more chan struct{}       // closed at the next event
 }
 
 type fakeEvent struct {
 	id, json, eventType string
 }
 
+// fakeSub is a subscriber. What it is sent waits in a queue without limit.
 type fakeSub struct {
-	conn    net.Conn
-	pattern string
-	n       int
-	count   int
-	held    *fakeEvent
+	id       int
+	pattern  string
+	numbered bool
+	n        int
+	count    int
+	held     *fakeEvent
+	write    func(e *fakeEvent, n string) // of its transport; called by its own goroutine
+	cut      func()
+	queue    chan func()
 }
 
 func runFake(args []string) error {
@@ -90,7 +101,7 @@ func runFake(args []string) error {
 	if *fault == "dies" {
 		return fmt.Errorf("no such luck")
 	}
-	f := &fake{fault: *fault, orgs: map[string]*fakeOrg{}}
+	f := &fake{fault: *fault, cut: map[int]bool{}, orgs: map[string]*fakeOrg{}}
 	l, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
@@ -98,48 +109,54 @@ func runFake(args []string) error {
 	http.HandleFunc("POST /v1/events", f.publish)
 	http.HandleFunc("GET /v1/events", f.history)
 	http.HandleFunc("GET /v1/ws", f.ws)
+	http.HandleFunc("GET /v1/sse", f.sse)
+	http.HandleFunc("GET /v1/poll", f.poll)
 	text := fmt.Sprintf("CARILLON_URL=http://%s\nCARILLON_OPS_URL=http://%s\nCARILLON_JWT_SECRET=%s\n", l.Addr(), l.Addr(), fakeSecret)
 	if err := os.WriteFile(*env, []byte(text), 0o600); err != nil {
 		return err
 	}
-	return http.Serve(l, nil) // until SIGTERM
+	server := &http.Server{}
+	if f.fault == "impatient" {
+		server.ReadHeaderTimeout = 200 * time.Millisecond
+	}
+	return server.Serve(l) // until SIGTERM
 }
 
-// org verifies a token and returns its org.
-func (f *fake) org(r *http.Request) (*fakeOrg, error) {
+// org verifies a token and returns its org and user.
+func (f *fake) org(r *http.Request) (*fakeOrg, string, error) {
 	token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 	body, sig, ok := cutLast(token, ".")
 	if !ok {
-		return nil, fmt.Errorf("no token")
+		return nil, "", fmt.Errorf("no token")
 	}
 	mac := hmac.New(sha256.New, []byte(fakeSecret))
 	mac.Write([]byte(body))
 	if base64.RawURLEncoding.EncodeToString(mac.Sum(nil)) != sig {
-		return nil, fmt.Errorf("bad signature")
+		return nil, "", fmt.Errorf("bad signature")
 	}
 	_, payload, _ := strings.Cut(body, ".")
 	b, err := base64.RawURLEncoding.DecodeString(payload)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var claims struct {
 		Sub, Org, Role string
 		Exp            int64
 	}
 	if err := json.Unmarshal(b, &claims); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if claims.Sub == "" || claims.Org == "" || claims.Exp == 0 {
-		return nil, fmt.Errorf("claims are missing")
+		return nil, "", fmt.Errorf("claims are missing")
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o := f.orgs[claims.Org]
 	if o == nil {
-		o = &fakeOrg{subs: map[*fakeSub]struct{}{}}
+		o = &fakeOrg{subs: map[*fakeSub]struct{}{}, past: map[string]*fakeSub{}, more: make(chan struct{})}
 		f.orgs[claims.Org] = o
 	}
-	return o, nil
+	return o, claims.Sub, nil
 }
 
 func cutLast(s, sep string) (before, after string, ok bool) {
@@ -151,7 +168,7 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 }
 
 func (f *fake) publish(w http.ResponseWriter, r *http.Request) {
-	o, err := f.org(r)
+	o, _, err := f.org(r)
 	if err != nil {
 		http.Error(w, err.Error(), 401)
 		return
@@ -181,13 +198,15 @@ func (f *fake) publish(w http.ResponseWriter, r *http.Request) {
 	for _, e := range events {
 		id := fmt.Sprintf("%026d", len(o.log)+1)
 		ev := fakeEvent{id: id, eventType: e.Type, json: fmt.Sprintf(
-			`"id":"%s","event_type":"%s","timestamp":"2025-07-09T10:30:00.000Z","payload":%s,"subject":"%s"}`, id, e.Type, e.Data, e.Subject)}
+			`"event_type":"%s","timestamp":"2025-07-09T10:30:00.000Z","payload":%s,"subject":"%s"}`, e.Type, e.Data, e.Subject)}
 		o.log = append(o.log, ev)
 		for s := range o.subs {
 			if s.pattern == ev.eventType {
 				f.deliver(s, &ev)
 			}
 		}
+		close(o.more)
+		o.more = make(chan struct{})
 		ids = append(ids, `{"id":"`+id+`","duplicate":false}`)
 	}
 	f.mu.Unlock()
@@ -195,47 +214,112 @@ func (f *fake) publish(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, `{"events":[%s]}`, strings.Join(ids, ","))
 }
 
+// deliver sends a subscriber an event, or what the fault makes of it.
 func (f *fake) deliver(s *fakeSub, e *fakeEvent) {
+	list, cut := f.faulty(s, e)
+	for _, e := range list {
+		n := ""
+		if s.n++; s.numbered {
+			n = `"n":` + strconv.Itoa(s.n) + `,`
+		}
+		s.queue <- func() { s.write(e, n) }
+	}
+	if f.fault == "cut-slow" && s.id < 2 && len(s.queue) > 20 && !f.cut[s.id] {
+		f.cut[s.id], cut = true, true
+	}
+	if cut {
+		s.cut()
+	}
+}
+
+// faulty is what a subscriber gets instead of an event.
+func (f *fake) faulty(s *fakeSub, e *fakeEvent) (list []*fakeEvent, cut bool) {
 	s.count++
 	if s.held != nil {
 		held := s.held
 		s.held = nil
-		f.write(s, e)
-		f.write(s, held)
-		return
+		return []*fakeEvent{e, held}, false
 	}
+	other := *e
 	if s.count == 10 {
 		switch f.fault {
 		case "lose":
-			return
-		case "lose-silently": // its number is right
+			return nil, false
+		case "lose-numbered": // and the numbers show it
 			s.n++
-			return
+			return nil, false
 		case "repeat":
-			f.write(s, e)
+			return []*fakeEvent{e, e}, false
 		case "swap":
 			s.held = e
-			return
+			return nil, false
 		case "misroute":
-			other := *e
 			other.json = strings.Replace(e.json, `"o":"bench"`, `"o":"foreign"`, 1)
-			f.write(s, &other)
-			return
+			return []*fakeEvent{e, &other}, false
+		case "id":
+			other.id = "another" + e.id[7:]
+			if s.id == 3 {
+				return []*fakeEvent{&other}, false
+			}
+		case "no-id":
+			other.id = ""
+			return []*fakeEvent{&other}, false
 		case "cut":
-			_ = s.conn.Close()
-			return
+			return nil, true
 		}
 	}
-	f.write(s, e)
+	return []*fakeEvent{e}, false
 }
 
-func (f *fake) write(s *fakeSub, e *fakeEvent) {
-	s.n++
-	_ = wsutil.WriteServerText(s.conn, []byte(`{"type":"event","n":`+strconv.Itoa(s.n)+`,`+e.json))
+// begin says hello to a subscriber, hands it what it missed, and from now on what
+// comes.
+func (f *fake) begin(o *fakeOrg, s *fakeSub, after string, hello func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.queue <- hello
+	if after != "" {
+		from, _ := strconv.Atoi(after)
+		for i := range o.log[from:] {
+			if e := &o.log[from+i]; e.eventType == s.pattern {
+				f.deliver(s, e)
+			}
+		}
+	}
+	o.subs[s] = struct{}{}
+}
+
+func (f *fake) end(o *fakeOrg, s *fakeSub) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(o.subs, s)
+}
+
+// now is an org's newest position.
+func (f *fake) now(o *fakeOrg) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return fmt.Sprintf("%026d", len(o.log))
+}
+
+// refuse says no to connections at first, where that is the fault.
+func (f *fake) refuse(w http.ResponseWriter) bool {
+	if f.fault != "busy" || f.refused.Add(1) > 7 {
+		return false
+	}
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, `{"code":"overloaded"}`, 503)
+	return true
+}
+
+const fakeQueue = 10_000
+
+func newFakeSub(user, pattern string) *fakeSub {
+	id, _ := strconv.Atoi(strings.TrimPrefix(user, "reader-"))
+	return &fakeSub{id: id, pattern: pattern, queue: make(chan func(), fakeQueue)}
 }
 
 func (f *fake) history(w http.ResponseWriter, r *http.Request) {
-	o, err := f.org(r)
+	o, _, err := f.org(r)
 	if err != nil {
 		http.Error(w, err.Error(), 401)
 		return
@@ -250,19 +334,21 @@ func (f *fake) history(w http.ResponseWriter, r *http.Request) {
 	var list []string
 	for _, e := range o.log[from:to] {
 		if e.eventType == r.FormValue("pattern") {
-			list = append(list, `{"type":"event",`+e.json)
+			list = append(list, `{"type":"event","id":"`+e.id+`",`+e.json)
 		}
 	}
 	fmt.Fprintf(w, `{"events":[%s],"cursor":"%026d","more":%t}`, strings.Join(list, ","), to, to < len(o.log))
 }
 
 func (f *fake) ws(w http.ResponseWriter, r *http.Request) {
-	o, err := f.org(r)
+	o, user, err := f.org(r)
 	if err != nil {
 		http.Error(w, err.Error(), 401)
 		return
 	}
-	after := r.FormValue("after")
+	if f.refuse(w) {
+		return
+	}
 	up := ws.HTTPUpgrader{Protocol: func(p string) bool { return p == "carillon.v1" }}
 	conn, _, _, err := up.Upgrade(r, w)
 	if err != nil {
@@ -270,13 +356,24 @@ func (f *fake) ws(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.Close()
 	say := func(text string) { _ = wsutil.WriteServerText(conn, []byte(text)) }
-	say(`{"type":"welcome","cursor":"now"}`)
-	s := &fakeSub{conn: conn}
-	defer func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(o.subs, s)
+	s := newFakeSub(user, "")
+	s.numbered = r.FormValue("numbered") == "true"
+	s.write = func(e *fakeEvent, n string) { say(`{"type":"event",` + n + `"id":"` + e.id + `",` + e.json) }
+	s.cut = func() { conn.Close() }
+	over := make(chan struct{})
+	defer close(over)
+	go func() {
+		for {
+			select {
+			case f := <-s.queue:
+				f()
+			case <-over:
+				return
+			}
+		}
 	}()
+	s.queue <- func() { say(`{"type":"welcome","cursor":"` + f.now(o) + `"}`) }
+	defer f.end(o, s)
 	for {
 		b, err := wsutil.ReadClientText(conn)
 		if err != nil {
@@ -287,22 +384,105 @@ func (f *fake) ws(w http.ResponseWriter, r *http.Request) {
 			Ref           int
 		}
 		if json.Unmarshal(b, &frame) != nil || frame.Type != "subscribe" {
-			say(`{"type":"error","code":"bad_request"}`)
+			s.queue <- func() { say(`{"type":"error","code":"bad_request"}`) }
 			continue
 		}
-		f.mu.Lock()
 		s.pattern = frame.Pattern
-		say(fmt.Sprintf(`{"type":"subscribed","pattern":%q,"ref":%d}`, s.pattern, frame.Ref))
-		if after != "" {
-			from, _ := strconv.Atoi(after)
-			for i := range o.log[from:] {
-				if e := &o.log[from+i]; e.eventType == s.pattern {
-					f.deliver(s, e)
-				}
+		f.begin(o, s, r.FormValue("after"), func() { say(fmt.Sprintf(`{"type":"subscribed","pattern":%q,"ref":%d}`, frame.Pattern, frame.Ref)) })
+		s.queue <- func() { say(`{"type":"caught_up","cursor":"` + f.now(o) + `"}`) }
+	}
+}
+
+// sse streams in chunks, as net/http does.
+func (f *fake) sse(w http.ResponseWriter, r *http.Request) {
+	o, user, err := f.org(r)
+	if err != nil {
+		http.Error(w, err.Error(), 401)
+		return
+	}
+	if f.refuse(w) {
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	rc := http.NewResponseController(w)
+	say := func(text string) { fmt.Fprint(w, text); _ = rc.Flush() }
+	ctx, cut := context.WithCancel(r.Context())
+	defer cut()
+	s := newFakeSub(user, r.FormValue("pattern"))
+	s.write = func(e *fakeEvent, _ string) {
+		id := "id: " + e.id + "\n"
+		if f.fault == "no-id-line" && e.id == fmt.Sprintf("%026d", 10) {
+			id = ""
+		}
+		say(id + `data: {"type":"event","id":"` + e.id + `",` + e.json + "\n\n")
+	}
+	s.cut = cut
+	say("retry: 3000\nid: " + f.now(o) + "\n\nevent: carillon.welcome\ndata: {\"type\":\"welcome\",\"cursor\":\"" + f.now(o) + "\"}\n\n")
+	f.begin(o, s, r.FormValue("after"), func() { say("event: carillon.subscribed\ndata: {\"type\":\"subscribed\"}\n\n") })
+	defer f.end(o, s)
+	s.queue <- func() { say("event: carillon.caught_up\ndata: {\"type\":\"caught_up\"}\n\n") }
+	for {
+		select {
+		case f := <-s.queue:
+			f()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (f *fake) poll(w http.ResponseWriter, r *http.Request) {
+	o, user, err := f.org(r)
+	if err != nil {
+		http.Error(w, err.Error(), 401)
+		return
+	}
+	if f.refuse(w) {
+		return
+	}
+	if r.FormValue("cursor") == "" {
+		fmt.Fprintf(w, `{"events":[],"cursor":"%s","more":false}`, f.now(o))
+		return
+	}
+	from, _ := strconv.Atoi(r.FormValue("cursor"))
+	for {
+		f.mu.Lock()
+		s := o.past[user+r.FormValue("pattern")]
+		if s == nil {
+			s = newFakeSub(user, r.FormValue("pattern"))
+			o.past[user+r.FormValue("pattern")] = s
+		}
+		var list []string
+		cut := false
+		for size := 0; from < len(o.log) && size < 1<<20; from++ {
+			e := &o.log[from]
+			if e.eventType != s.pattern {
+				continue
+			}
+			size += len(e.json)
+			events, ends := f.faulty(s, e)
+			cut = cut || ends
+			for _, e := range events {
+				list = append(list, `{"type":"event","id":"`+e.id+`",`+e.json)
 			}
 		}
-		say(`{"type":"caught_up","cursor":"now"}`)
-		o.subs[s] = struct{}{}
+		more := o.more
 		f.mu.Unlock()
+		if cut {
+			panic(http.ErrAbortHandler)
+		}
+		if len(list) > 0 && f.fault == "no-cursor" {
+			fmt.Fprintf(w, `{"events":[%s],"more":false}`, strings.Join(list, ","))
+			return
+		}
+		if len(list) > 0 {
+			fmt.Fprintf(w, `{"events":[%s],"cursor":"%026d","more":false}`, strings.Join(list, ","), from)
+			return
+		}
+		select {
+		case <-more:
+		case <-r.Context().Done():
+			return
+		}
 	}
 }

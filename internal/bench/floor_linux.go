@@ -93,6 +93,9 @@ func acceptBare(l net.Listener) (id, fd int, err error) {
 	return int(binary.BigEndian.Uint32(n[:])), fd, nil
 }
 
+// maxOrder is the largest order that the floor server takes: some frames.
+const maxOrder = 256 << 20
+
 func broadcast(ctl io.Reader, fds []int32) error {
 	r := bufio.NewReaderSize(ctl, 64<<10)
 	var head [8]byte
@@ -102,7 +105,7 @@ func broadcast(ctl io.Reader, fds []int32) error {
 			return nil //nolint:nilerr // the client is done
 		}
 		to, size := binary.BigEndian.Uint32(head[:]), int(binary.BigEndian.Uint32(head[4:]))
-		if size > maxFrame {
+		if size > maxOrder {
 			return fmt.Errorf("bench: floor: an order of %d bytes", size)
 		}
 		if cap(msg) < size {

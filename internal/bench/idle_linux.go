@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -15,6 +16,12 @@ func (r *rig) idle(ctx context.Context, s *Idle) error {
 	p.addText("settle", s.Settle.String())
 	if err := r.fillRing(s.FillMB); err != nil {
 		return err
+	}
+	if s.FillMB > 0 {
+		if err := r.calm(ctx); err != nil {
+			return err
+		}
+		r.report.note("with a full ring, connections find room in what the collector keeps free: RSS grows by less than they use; see the parts")
 	}
 	server, err := r.idleServer(ctx, s)
 	if err != nil {
@@ -30,6 +37,44 @@ func (r *rig) idle(ctx context.Context, s *Idle) error {
 		return err
 	}
 	r.report.Rows = append(r.report.Rows, Row{"floor", bare})
+	return nil
+}
+
+const (
+	calmStep  = time.Second
+	calmSteps = 3 // without change
+	calmLimit = 60
+)
+
+// calm waits until the server has given back the memory it worked with.
+func (r *rig) calm(ctx context.Context) error {
+	if r.server.opsURL != "" {
+		if _, err := readMemory(ctx, r.server.opsURL); err != nil {
+			return err
+		}
+	}
+	r.log("waiting for the server's memory to settle …")
+	f, err := r.newFleet()
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	least, same := uint64(math.MaxUint64), 0
+	for range calmLimit {
+		u, err := readUsage(r.server.pid)
+		if err != nil {
+			return err
+		}
+		if same++; float64(u.rss) < 0.995*float64(least) {
+			least, same = u.rss, 0
+		}
+		if same >= calmSteps {
+			return nil
+		}
+		if err := f.pause(calmStep); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -67,6 +112,7 @@ func (r *rig) idleServer(ctx context.Context, s *Idle) (Values, error) {
 			v.add("RSS after a forced GC", "MB", float64(u.rss)/1e6)
 		}
 		n := float64(s.Connections)
+		v.add("memory in use", "B/conn", (after.used()-before.used())/n)
 		for _, part := range []struct {
 			name string
 			a, b float64
@@ -88,24 +134,33 @@ func (r *rig) idleServer(ctx context.Context, s *Idle) (Values, error) {
 }
 
 func (r *rig) idleFloor(ctx context.Context, s *Idle) (v Values, err error) {
-	fl, err := startFloor(ctx, &r.cfg, r.dir, s.Connections)
+	f, fl, err := r.bareFleet(ctx, s.Connections)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, fl.child.stop()) }()
+	defer f.close()
+	return r.idleSpan(f, fl.child.pid(), s)
+}
+
+// bareFleet is a floor server and readers for it that are not connected yet.
+func (r *rig) bareFleet(ctx context.Context, readers int) (*fleet, *floor, error) {
+	fl, err := startFloor(ctx, &r.cfg, r.dir, readers)
+	if err != nil {
+		return nil, nil, err
+	}
 	f, err := r.newFleet()
 	if err != nil {
-		return nil, err
+		return nil, nil, errors.Join(err, fl.child.stop())
 	}
-	defer f.close()
 	l := f.loops[0]
 	l.pub = &schedule{}
 	l.conns = append(l.conns, conn{fd: -1, addr: fl.ctl, kind: bareSender})
-	st := r.stream("bench", "idle")
-	for id := range s.Connections {
+	st := r.stream("bench", "bare")
+	for id := range readers {
 		f.addReceiver(id, st, 1, fl)
 	}
-	return r.idleSpan(f, fl.child.pid(), s)
+	return f, fl, nil
 }
 
 // idleSpan connects everybody, waits, and measures both.

@@ -1,12 +1,13 @@
 package bench
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,8 +16,8 @@ import (
 )
 
 const (
-	readBuffer = 512 << 10 // one per loop; larger than any message and any answer
-	batch      = 128       // sockets per epoll_wait; the pace is looked at after each
+	readBuffer = 2 << 20 // one per loop; larger than any message and any answer
+	batch      = 128     // sockets per epoll_wait; the pace is looked at after each
 	tick       = 10 * time.Millisecond
 	timerSlot  = -1
 )
@@ -45,7 +46,7 @@ func (c *clock) now() int64 { return int64(time.Since(c.base)) + 1 }
 type kind uint8
 
 const (
-	subscriber kind = iota // a WebSocket with one subscription
+	subscriber kind = iota // a client with one subscription, over any transport
 	publisher              // raw HTTP/1.1, one request at a time
 	bareReader             // reads frames of the floor server; no upgrade
 	bareSender             // tells the floor server what to write
@@ -71,18 +72,26 @@ type conn struct {
 	in    []byte // the front of a message that is not all there
 	out   []byte // what the socket did not take
 
-	dialed, opened, first, last int64 // when; last is the newest event
+	dialed, opened, first, last int64 // when; dialed first, of what may take several attempts; last the newest event
+
+	head []byte // of its requests: a subscriber's without the request line, a publisher's up to the length
 
 	// Subscriber.
-	hello    []byte // the handshake, dropped once sent
-	opening  []byte // the subscribe frame, dropped once sent
+	via      Transport
+	path     string // and query, without where it stands
+	cursor   []byte // where it stands; empty: nowhere yet
 	caughtUp int
+	chunks   *chunks       // nil: what comes is not chunked
+	retry    time.Duration // when the server said to come back
+	leaving  bool          // it was told to go
 	receiver receiver
 
+	slow   bool // one of those that nobody waits for, and that may be cut
+	asleep bool // not in the epoll set: it does not read, or sips
+
 	// Publisher.
-	head     []byte // request line and headers up to the length
-	target   int    // of many streams: the one in flight
-	events   int    // in the request in flight
+	target   int // of many streams: the one in flight
+	events   int // in the request in flight
 	intended int64
 	lane     int
 	seq      uint64
@@ -106,17 +115,32 @@ type loop struct {
 	armed       int64
 
 	buf     []byte
-	scratch []byte // request bodies and chunked answers
+	scratch []byte // requests and chunked answers
+	bare    []byte // a frame for the floor server
 	msg     message
 
 	conns   []conn
-	next    int // to dial
+	next    int         // to dial
+	later   []returning // to dial again
 	flight  int
 	opened  int // conns that are open
 	checker checker
-	latency Histogram // of events, from intended to received
+	prompt  uint64    // events at receivers that are not slow
+	latency Histogram // of those, from intended to received
 	dials   Histogram // from dial to subscribed
 	pub     *schedule
+
+	patient  bool // who is refused comes back when told; it is no fault
+	refusals uint64
+	cut      uint64 // slow readers that the server gave up on
+
+	sips sips
+}
+
+// returning is a connection that comes back.
+type returning struct {
+	at int64
+	i  int
 }
 
 func newLoop(c *clock, stop *atomic.Bool) (*loop, error) {
@@ -168,13 +192,12 @@ func (l *loop) hangUp(c *conn) {
 	}
 	if c.state == open {
 		l.opened--
-	}
-	if c.state == upgrading || c.state == subscribing || c.state == dialing {
+	} else {
 		l.flight--
 	}
 	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	_ = unix.Close(c.fd)
-	c.state, c.in, c.out = gone, nil, nil
+	c.state, c.in, c.out, c.armed, c.asleep = gone, nil, nil, false, false
 }
 
 // run turns until done says so, the stop flag is raised or something is wrong
@@ -182,10 +205,11 @@ func (l *loop) hangUp(c *conn) {
 func (l *loop) run(done func(now int64) bool) error {
 	for {
 		now := l.clock.now()
-		if err := l.dialMore(); err != nil {
+		if err := l.dialMore(now); err != nil {
 			return err
 		}
 		l.pump(now)
+		l.sip(now)
 		if done(now) {
 			return nil
 		}
@@ -234,14 +258,34 @@ func (l *loop) wait(now int64) error {
 	return nil
 }
 
-func (l *loop) dialMore() error {
+func (l *loop) dialMore(now int64) error {
 	for l.next < len(l.conns) && l.flight < l.size {
 		if err := l.dial(l.next); err != nil {
 			return err
 		}
 		l.next++
 	}
+	waiting := l.later[:0]
+	for _, r := range l.later {
+		if r.at > now || l.flight >= l.size {
+			waiting = append(waiting, r)
+			continue
+		}
+		if err := l.dial(r.i); err != nil {
+			return err
+		}
+	}
+	l.later = waiting
 	return nil
+}
+
+// settled reports whether nobody is on the way to the server.
+func (l *loop) settled() bool { return l.next == len(l.conns) && l.flight == 0 && len(l.later) == 0 }
+
+// again ends a connection and lets it come back, to where it was.
+func (l *loop) again(i int, c *conn, after time.Duration) {
+	l.hangUp(c)
+	l.later = append(l.later, returning{l.clock.now() + int64(after), i})
 }
 
 func (l *loop) dial(i int) error {
@@ -254,12 +298,18 @@ func (l *loop) dial(i int) error {
 	if err != nil {
 		return fmt.Errorf("bench: socket %d: %w", i, err)
 	}
-	c.fd, c.dialed = fd, l.clock.now()
+	c.fd, c.dialed, c.state = fd, cmp.Or(c.dialed, l.clock.now()), dialing
+	c.caughtUp, c.chunks, c.retry, c.leaving, c.receiver.n = 0, nil, 0, false, 0
 	if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return fmt.Errorf("bench: TCP_NODELAY: %w", err)
 	}
 	if err = bindSource(fd, i, c.addr); err != nil {
 		return err
+	}
+	if c.slow { // now, as the other end remembers the largest window it saw
+		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, slowBuffer); err != nil {
+			return fmt.Errorf("bench: SO_RCVBUF: %w", err)
+		}
 	}
 	err = unix.Connect(fd, sockaddr(c.addr))
 	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
@@ -307,8 +357,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 func (l *loop) connected(i int, c *conn) {
 	if c.kind == subscriber {
 		c.state = upgrading
-		l.send(i, c, c.hello)
-		c.hello = nil
+		l.ask(i, c)
 		return
 	}
 	if c.kind == bareReader {
@@ -327,10 +376,13 @@ func (l *loop) isOpen(i int, c *conn) {
 	l.flight--
 	l.opened++
 	if c.kind == publisher || c.kind == bareSender {
-		l.pub.idle = append(l.pub.idle, i)
+		l.pub.rest(i, c)
 		return
 	}
 	l.dials.Record(c.opened - c.dialed)
+	if c.slow && l.sips.on {
+		l.doze(i, c)
+	}
 }
 
 // send writes now what the socket takes and the rest when it takes more.
@@ -350,7 +402,7 @@ func (l *loop) send(i int, c *conn, b []byte) {
 }
 
 func (l *loop) arm(i int, c *conn, on bool) {
-	if c.armed == on {
+	if c.armed == on || c.asleep {
 		return
 	}
 	c.armed = on
@@ -363,9 +415,15 @@ func (l *loop) arm(i int, c *conn, on bool) {
 	}
 }
 
-// lost ends a connection that should have stayed.
+// lost ends a connection that should have stayed. One of a slow reader may be
+// ended; it comes back.
 func (l *loop) lost(i int, c *conn, format string, args ...any) {
 	if c.state == gone {
+		return
+	}
+	if c.slow && c.state == open {
+		l.cut++
+		l.again(i, c, 0)
 		return
 	}
 	l.checker.Closed++
@@ -374,6 +432,22 @@ func (l *loop) lost(i int, c *conn, format string, args ...any) {
 		l.pub.failed(c, "connection lost")
 	}
 	l.hangUp(c)
+}
+
+// comeBack is how long a client waits that was refused and not told how long.
+const comeBack = time.Second
+
+// refused ends a connection that the server did not want, or wants no more.
+func (l *loop) refused(i int, c *conn, after time.Duration, format string, args ...any) {
+	if !l.patient || c.kind != subscriber {
+		l.lost(i, c, format, args...)
+		return
+	}
+	if after == 0 {
+		after = comeBack
+	}
+	l.refusals++
+	l.again(i, c, after)
 }
 
 // ev handles what epoll said of one connection and returns the time.
@@ -403,9 +477,13 @@ func (l *loop) writable(i int, c *conn) {
 	}
 }
 
-func (l *loop) readable(i int, c *conn) (now int64) {
+func (l *loop) readable(i int, c *conn) (now int64) { return l.read(i, c, len(l.buf)) }
+
+// read reads what is there, but no more than so many bytes, and takes what can be
+// taken.
+func (l *loop) read(i int, c *conn, limit int) (now int64) {
 	kept := copy(l.buf, c.in)
-	n, err := unix.Read(c.fd, l.buf[kept:])
+	n, err := unix.Read(c.fd, l.buf[kept:min(kept+limit, len(l.buf))])
 	now = l.clock.now()
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
@@ -414,18 +492,33 @@ func (l *loop) readable(i int, c *conn) (now int64) {
 		l.lost(i, c, "read: %v", err)
 		return now
 	case n == 0:
-		l.lost(i, c, "the server ended it")
+		l.ended(i, c)
 		return now
 	}
 	b := l.buf[:kept+n]
+	if c.chunks != nil {
+		if b = l.unchunk(i, c, b, kept); b == nil {
+			return now
+		}
+	}
 	taken := 0
 	for c.state != gone {
 		var size int
 		switch {
 		case c.kind == publisher:
 			size = l.answer(i, c, b[taken:], now)
+		case c.via == LongPoll:
+			size = l.page(i, c, b[taken:], now)
+		case c.state == upgrading && c.via == SSE:
+			if size = l.streaming(i, c, b[taken:]); size > 0 && c.chunks != nil {
+				if b = l.unchunk(i, c, b, taken+size); b == nil {
+					return now
+				}
+			}
 		case c.state == upgrading:
 			size = l.upgraded(i, c, b[taken:])
+		case c.via == SSE:
+			size = l.block(i, c, b[taken:], now)
 		default:
 			size = l.frame(i, c, b[taken:], now)
 		}
@@ -437,11 +530,16 @@ func (l *loop) readable(i int, c *conn) (now int64) {
 	if c.state == gone {
 		return now
 	}
+	if c.chunks != nil && c.chunks.over {
+		l.ended(i, c)
+		return now
+	}
 	rest := b[taken:]
 	switch {
 	case len(rest) == 0:
 		c.in = nil
 	case len(rest) == len(l.buf):
+		l.checker.Protocol++
 		l.lost(i, c, "a message over %d bytes", len(l.buf))
 	default:
 		c.in = append(c.in[:0], rest...)
@@ -449,105 +547,29 @@ func (l *loop) readable(i int, c *conn) (now int64) {
 	return now
 }
 
-// The key of every handshake, and the answer it must get (RFC 6455, 4.2.2).
-const (
-	wsKey    = "dGhlIHNhbXBsZSBub25jZQ=="
-	wsAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-)
-
-func (l *loop) upgraded(i int, c *conn, b []byte) int {
-	end := bytes.Index(b, []byte("\r\n\r\n"))
-	if end < 0 {
-		return 0
-	}
-	if !bytes.HasPrefix(b, []byte("HTTP/1.1 101 ")) {
-		_, body, _, _ := parseResponse(b, nil)
-		line, _, _ := bytes.Cut(b, []byte("\r\n"))
-		l.lost(i, c, "handshake: %s: %.200s", line, body)
-		return 0
-	}
-	if !bytes.Contains(b[:end], []byte(wsAccept)) {
-		l.lost(i, c, "handshake: wrong Sec-WebSocket-Accept")
-		return 0
-	}
-	c.state = subscribing
-	l.send(i, c, c.opening)
-	c.opening = nil
-	return end + 4
-}
-
-// frame takes one frame of a server; 0 means that there is none to take.
-func (l *loop) frame(i int, c *conn, b []byte, now int64) int {
-	op, payload, size, err := parseFrame(b)
+// unchunk takes apart what stands in b from some place on. It is nil when that
+// cannot be read; the connection then is over.
+func (l *loop) unchunk(i int, c *conn, b []byte, from int) []byte {
+	n, _, err := c.chunks.decode(b[from:])
 	if err != nil {
 		l.checker.Protocol++
 		l.lost(i, c, "%v", err)
-		return 0
+		return nil
 	}
-	if size == 0 {
-		return 0
-	}
-	switch op {
-	case opText:
-		l.text(i, c, payload, now)
-	case opPing:
-		l.send(i, c, appendClientFrame(nil, opPong, payload))
-	case opPong:
-	case opClose:
-		code := uint16(0)
-		if len(payload) >= 2 {
-			code = binary.BigEndian.Uint16(payload)
-			payload = payload[2:]
-		}
-		l.lost(i, c, "closed by the server: %d %s", code, payload)
-	default:
-		l.problem(i, "a frame of opcode %d", op)
-	}
-	return size
+	return b[:from+n]
 }
 
-func (l *loop) text(i int, c *conn, payload []byte, now int64) {
-	m := &l.msg
-	if !m.read(payload) {
-		l.problem(i, "a frame that is not an object: %.100s", payload)
+// ended is for a connection that the server ended without a word. It may end that
+// of a publisher that has nothing to say for long.
+func (l *loop) ended(i int, c *conn) {
+	if c.kind == publisher && c.events == 0 {
+		l.pub.idle = slices.DeleteFunc(l.pub.idle, func(k int) bool { return k == i })
+		l.again(i, c, 0)
 		return
 	}
-	switch string(m.kind) {
-	case "event":
-		if c.state != open {
-			l.problem(i, "an event before subscribed")
-		}
-		if c.first == 0 {
-			c.first = now
-		}
-		c.last = now
-		if m.hasMark {
-			l.latency.Record(now - m.mark.at)
-		}
-		l.checker.event(&c.receiver, m)
-	case "subscribed":
-		if c.state == subscribing {
-			l.isOpen(i, c)
-		}
-		if bytes.Contains(payload, []byte(`"gap":{`)) {
-			l.checker.Gaps++
-			l.checker.note("connection %d: %.200s", i, payload)
-		}
-	case "caught_up":
-		c.caughtUp++
-	case "gap":
-		l.checker.Gaps++
-		l.checker.note("connection %d: %.200s", i, payload)
-	case "welcome", "heartbeat", "token_expiring":
-	default: // error, goaway, anything unknown
-		l.problem(i, "%.200s", payload)
+	if c.leaving {
+		l.refused(i, c, c.retry, "the server ended it")
+		return
 	}
+	l.lost(i, c, "the server ended it")
 }
-
-func (l *loop) problem(i int, format string, args ...any) {
-	l.checker.Protocol++
-	l.checker.note("connection %d: %s", i, fmt.Sprintf(format, args...))
-}
-
-// received is how many events came so far.
-func (l *loop) received() uint64 { return l.checker.Received }

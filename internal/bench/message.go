@@ -2,14 +2,16 @@ package bench
 
 import "strconv"
 
-// message is an event as a subscriber receives it, and what our publisher wrote
-// into its data.
+// message is a frame as a subscriber receives it: an event, with what our
+// publisher wrote into its data, or something else.
 type message struct {
 	kind      []byte // the frame's type: "event", "heartbeat", …
 	n         uint64
 	id        []byte
 	eventType []byte
 	subject   []byte
+	cursor    []byte
+	retry     uint64 // milliseconds after which to come back
 	mark      mark
 	hasMark   bool
 }
@@ -83,6 +85,10 @@ func (m *message) read(b []byte) bool {
 			m.eventType = text(value)
 		case "subject":
 			m.subject = text(value)
+		case "cursor":
+			m.cursor = text(value)
+		case "retry_after_ms":
+			m.retry, _ = number(value)
 		case "payload":
 			m.hasMark = m.mark.read(value)
 		}

@@ -200,6 +200,11 @@ type memory struct {
 	goroutines                                                   float64
 }
 
+// used is all but what is free or was returned.
+func (m *memory) used() float64 {
+	return m.inuse + m.stack + m.spans + m.caches + m.gc + m.other + m.buckets
+}
+
 // readMemory forces a collection and reads the account from the operations port.
 func readMemory(ctx context.Context, opsURL string) (*memory, error) {
 	heap, err := get(ctx, opsURL+"/debug/pprof/heap?gc=1&debug=1")

@@ -1,12 +1,8 @@
 package bench
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 )
 
@@ -31,12 +27,8 @@ func (r *rig) publish(ctx context.Context, s *Publish) error {
 	for k := range streams {
 		streams[k] = r.stream(orgName(k), "publish")
 	}
-	array := s.Batch
-	if array == 1 {
-		array = 0
-	}
 	for _, l := range f.loops {
-		l.pub = &schedule{size: s.Size, array: array, pick: ownLane}
+		l.pub = &schedule{size: s.Size, array: arrayOf(s.Batch), pick: ownLane}
 	}
 	for k := range s.Publishers {
 		l, org := f.loops[k%len(f.loops)], k%s.Orgs
@@ -96,7 +88,6 @@ func (r *rig) publish(ctx context.Context, s *Publish) error {
 	var check checker
 	for k, st := range streams {
 		rcv := newReceiver(k, st, lanes[k])
-		rcv.unnumbered = true
 		total := uint64(0)
 		for _, n := range sent[k] {
 			total += n
@@ -112,6 +103,14 @@ func (r *rig) publish(ctx context.Context, s *Publish) error {
 	}
 	r.report.Checks.Add(&check.Checks)
 	return nil
+}
+
+// arrayOf is a schedule's array for so many events per request.
+func arrayOf(batch int) int {
+	if batch == 1 {
+		return 0
+	}
+	return batch
 }
 
 // begin starts closed loops of this length.
@@ -131,25 +130,12 @@ func orgName(k int) string {
 
 // readBack reads a stream's history and judges it.
 func (r *rig) readBack(ctx context.Context, st *stream, check *checker, rcv *receiver) error {
-	token := r.mint.token(st.org, "auditor", "admin")
+	var m message
 	cursor := "earliest"
 	for {
-		q := url.Values{"pattern": {st.eventType}, "limit": {"1000"}, "after": {cursor}}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.server.url+"/v1/events?"+q.Encode(), nil)
+		body, err := r.history(ctx, st.org, url.Values{"pattern": {st.eventType}, "limit": {"1000"}, "after": {cursor}})
 		if err != nil {
-			return fmt.Errorf("bench: history: %w", err)
-		}
-		req.Header.Set("Authorization", "Bearer "+token)
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return fmt.Errorf("bench: history: %w", err)
-		}
-		body, err := io.ReadAll(res.Body)
-		if err := errors.Join(err, res.Body.Close()); err != nil {
-			return fmt.Errorf("bench: history: %w", err)
-		}
-		if res.StatusCode != http.StatusOK {
-			return fmt.Errorf("bench: history: %s: %.200s", res.Status, body)
+			return fmt.Errorf("bench: %w", err)
 		}
 		more := false
 		f := object(body)
@@ -160,7 +146,10 @@ func (r *rig) readBack(ctx context.Context, st *stream, check *checker, rcv *rec
 			}
 			switch string(key) {
 			case "events":
-				judge(value, check, rcv)
+				each(value, func(event []byte) {
+					m.read(event)
+					check.event(rcv, &m)
+				})
 			case "cursor":
 				cursor = string(text(value))
 			case "more":
@@ -176,23 +165,5 @@ func (r *rig) readBack(ctx context.Context, st *stream, check *checker, rcv *rec
 		if !more {
 			return nil
 		}
-	}
-}
-
-// judge checks the events of a JSON array.
-func judge(list []byte, check *checker, rcv *receiver) {
-	var m message
-	for i := bytes.IndexByte(list, '{'); i >= 0 && i < len(list); {
-		end := skipValue(list, i)
-		if end < 0 {
-			return
-		}
-		m.read(list[i:end])
-		check.event(rcv, &m)
-		next := bytes.IndexByte(list[end:], '{')
-		if next < 0 {
-			return
-		}
-		i = end + next
 	}
 }

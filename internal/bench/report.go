@@ -2,7 +2,9 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -11,12 +13,15 @@ import (
 
 // Report is what one scenario measured.
 type Report struct {
+	Command  string   `json:"command,omitempty"` // that measured it, for whoever wants to again
 	Scenario string   `json:"scenario"`
 	Params   Values   `json:"params"`
 	Machine  Values   `json:"machine"`
 	Rows     []Row    `json:"rows"`
 	Checks   Checks   `json:"checks"`
 	Notes    []string `json:"notes,omitempty"`
+
+	ratio [2]string // of which rows the table shows one; default carillon and floor
 }
 
 // Row is one thing measured: the server, the floor, a bystander.
@@ -44,8 +49,7 @@ func (v Values) MarshalJSON() ([]byte, error) {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		name := strings.NewReplacer(" ", "_", "/", "_per_", "µ", "u", "%", "percent").Replace(x.label())
-		key, err := json.Marshal(name)
+		key, err := json.Marshal(x.key())
 		if err != nil {
 			return nil, fmt.Errorf("bench: report: %w", err)
 		}
@@ -63,6 +67,42 @@ func (v Values) MarshalJSON() ([]byte, error) {
 	}
 	b.WriteByte('}')
 	return b.Bytes(), nil
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote: each name with its unit in it, as it
+// was written.
+func (v *Values) UnmarshalJSON(b []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return errors.Join(errors.New("bench: report: not an object of values"), err)
+	}
+	*v = nil
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return fmt.Errorf("bench: report: %w", err)
+		}
+		value, err := dec.Token()
+		if err != nil {
+			return fmt.Errorf("bench: report: %w", err)
+		}
+		x := Value{Name: fmt.Sprint(name)}
+		switch value := value.(type) {
+		case float64:
+			x.Number = value
+		case string:
+			x.Text = value
+		default:
+			return fmt.Errorf("bench: report: %s is neither a number nor a text", x.Name)
+		}
+		*v = append(*v, x)
+	}
+	return nil
+}
+
+// key is the value's name in JSON.
+func (x Value) key() string {
+	return strings.NewReplacer(" /", "_per_", " ", "_", "/", "_per_", "µ", "u", "%", "percent").Replace(x.label())
 }
 
 func (x Value) label() string {
@@ -113,8 +153,8 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return nil
 }
 
-// WriteTable writes the report for people: one column per row, and the ratio of
-// the server to the floor where both stand.
+// WriteTable writes the report for people: one column per row, and a ratio: of the
+// server to the floor where both stand, or of what else is to be compared.
 func (r *Report) WriteTable(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s:", r.Scenario)
@@ -123,7 +163,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	}
 	b.WriteString("\n\n")
 
-	server, floor := r.row("carillon"), r.row("floor")
+	over, under := r.row(cmp.Or(r.ratio[0], "carillon")), r.row(cmp.Or(r.ratio[1], "floor"))
 	var labels []string
 	seen := map[string]bool{}
 	width := 0
@@ -140,7 +180,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	for _, row := range r.Rows {
 		fmt.Fprintf(&b, "  %14s", row.Name)
 	}
-	if server != nil && floor != nil {
+	if over != nil && under != nil {
 		fmt.Fprintf(&b, "  %8s", "ratio")
 	}
 	b.WriteByte('\n')
@@ -155,9 +195,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 			}
 			fmt.Fprintf(&b, "  %14s", cell)
 		}
-		if server != nil && floor != nil {
-			s, ok1 := server.Values.get(l)
-			f, ok2 := floor.Values.get(l)
+		if over != nil && under != nil {
+			s, ok1 := over.Values.get(l)
+			f, ok2 := under.Values.get(l)
 			if ok1 && ok2 && f != 0 {
 				fmt.Fprintf(&b, "  %8.2f", s/f)
 			}

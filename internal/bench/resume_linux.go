@@ -1,22 +1,16 @@
 package bench
 
 import (
-	"errors"
 	"fmt"
-	"runtime"
-	"sync"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
 	resumeQuiet = 15 * time.Second // without a new event: give up
-	otherBefore = 2 * time.Second  // how long the other org is measured in peace
 	fillSize    = 100_000
 	fillArray   = 10
 	arrayBytes  = 4 << 20 // of one request when publishing what will be missed
+	atOnce      = 2048    // handshakes under way; more than a listener's queue holds would be dropped and try again
 )
 
 func (r *rig) resume(s *Resume) error {
@@ -29,12 +23,12 @@ func (r *rig) resume(s *Resume) error {
 
 	const org = "bench"
 	r.log("resume: publishing %d events …", s.Missed)
-	after, err := r.publishAll(org, r.stream(org, "marker"), 1, s.Size)
+	after, err := r.publishAll(r.stream(org, "marker"), 1, s.Size)
 	if err != nil {
 		return err
 	}
 	st := r.stream(org, "missed")
-	if _, err := r.publishAll(org, st, s.Missed, s.Size); err != nil {
+	if _, err := r.publishAll(st, s.Missed, s.Size); err != nil {
 		return err
 	}
 	if err := r.fillRing(s.FillMB); err != nil {
@@ -49,31 +43,16 @@ func (r *rig) resume(s *Resume) error {
 	for id := range s.Clients {
 		l := f.loops[id%len(f.loops)]
 		l.conns = append(l.conns, r.subscriber(id, st, 1, after))
-		l.size = s.Clients
+		l.size = atOnce
 	}
 
-	var other *bystander
-	if s.OtherRate > 0 {
-		if other, err = r.newBystander(s.OtherRate); err != nil {
-			return err
-		}
-		defer other.close()
-		r.log("resume: the other org alone, %s …", otherBefore)
-		v, err := other.alone(otherBefore)
-		if err != nil {
-			return err
-		}
-		defer func() { r.report.Rows = append(r.report.Rows, Row{"other alone", v}) }()
-		other.start()
-	}
-	r.log("resume: %d clients come back …", s.Clients)
-	x, err := r.measure(r.server.pid, func() error { return f.comeBack(uint64(s.Missed)) })
-	if other != nil {
-		v, otherErr := other.finish()
-		if err = errors.Join(err, otherErr); err == nil {
-			defer func() { r.report.Rows = append(r.report.Rows, Row{"other meanwhile", v}) }()
-		}
-	}
+	var x *sample
+	other := others{rate: s.OtherRate}
+	err = other.beside(r, func() (err error) {
+		r.log("resume: %d clients come back …", s.Clients)
+		x, err = r.measure(r.server.pid, func() error { return f.comeBack(uint64(s.Missed)) })
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -97,7 +76,7 @@ func (r *rig) resume(s *Resume) error {
 	total := time.Duration(max(last-start, 0))
 	delivered := uint64(0)
 	for _, l := range f.loops {
-		delivered += l.received()
+		delivered += l.checker.Received
 	}
 	var v Values
 	v.add("first dial to last event", "ms", ms(total))
@@ -113,6 +92,7 @@ func (r *rig) resume(s *Resume) error {
 	}
 	v.add("client CPU", "%", 100*x.client.Seconds()/x.elapsed.Seconds())
 	r.report.Rows = append(r.report.Rows, Row{"carillon", v})
+	other.report(r)
 	if share := x.client.Seconds() / x.elapsed.Seconds() / float64(len(f.loops)); share > 0.95 {
 		r.report.note("the client used %.0f %% of its CPU: it may be the limit, not the server", 100*share)
 	}
@@ -125,8 +105,8 @@ func (f *fleet) comeBack(missed uint64) error {
 		want := missed * uint64(len(l.conns))
 		got, at := uint64(0), l.clock.now()
 		return func(now int64) bool {
-			if l.received() != got {
-				got, at = l.received(), now
+			if l.checker.Received != got {
+				got, at = l.checker.Received, now
 			}
 			if got >= want {
 				return now-at >= int64(linger)
@@ -136,37 +116,65 @@ func (f *fleet) comeBack(missed uint64) error {
 	})
 }
 
-// publishAll publishes n events of one stream in order, in arrays where there are
-// many, and returns the id of the last.
-func (r *rig) publishAll(org string, s *stream, n, size int) (lastID string, err error) {
-	f, err := r.newFleet()
+// publishAll publishes n events of one stream in order, and returns the id of the
+// last.
+func (r *rig) publishAll(s *stream, n, size int) (lastID string, err error) {
+	f, err := r.publishEach([]*stream{s}, []uint64{0}, n, size)
 	if err != nil {
 		return "", err
 	}
 	defer f.close()
+	return string(f.loops[0].pub.lastID), nil
+}
+
+// publishEach publishes n events of each stream in order, in arrays where there
+// are many. sent is how many of each there are, as many of one as of another. The
+// fleet that did it is still connected.
+func (r *rig) publishEach(streams []*stream, sent []uint64, n, size int) (_ *fleet, err error) {
+	f, err := r.newFleet()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
 	l := f.loops[0]
 	l.pub = &schedule{size: size, pick: ownLane}
-	l.conns = append(l.conns, r.publisher(org, 0, s))
+	for k, s := range streams {
+		c := r.publisher(s.org, 0, s)
+		c.seq = sent[k]
+		l.conns = append(l.conns, c)
+	}
 	if err := f.connect(); err != nil {
-		return "", err
+		return nil, err
 	}
 	array := max(1, min(n, 500, arrayBytes/(size+200)))
 	for n > 0 {
 		l.pub.array = min(n, array)
 		requests := n / l.pub.array
-		if err := f.publishNow(uint64(requests)); err != nil {
-			return "", err
+		l.pub.quota = l.conns[0].seq + uint64(requests*l.pub.array)
+		l.pub.idle = l.pub.idle[:0]
+		for i := range l.conns {
+			l.pub.rest(i, &l.conns[i])
+		}
+		if err := f.publishNow(uint64(requests * len(streams))); err != nil {
+			return nil, err
 		}
 		n -= requests * l.pub.array
 	}
-	return string(l.pub.lastID), nil
+	for k := range streams {
+		sent[k] = l.conns[k].seq
+	}
+	return f, nil
 }
 
 // publishNow sends so many requests as fast as they are answered.
 func (f *fleet) publishNow(requests uint64) error {
 	l := f.loops[0]
-	const atOnce = 1e9
-	l.pub.begin(l.clock.now(), atOnce, requests, 0)
+	const noWait = 1e9
+	l.pub.begin(l.clock.now(), noWait, requests, 0)
 	if err := f.play(func(*loop) uint64 { return 0 }); err != nil {
 		return err
 	}
@@ -200,102 +208,4 @@ func (r *rig) fillRing(mb int) error {
 		return err
 	}
 	return f.publishNow(uint64(max(1, mb*1_000_000/(fillSize*fillArray))))
-}
-
-// bystander is another org that publishes and subscribes meanwhile. It has a loop
-// and a thread of its own, so that it measures the server and not our own queue.
-type bystander struct {
-	f    *fleet
-	l    *loop
-	rate float64
-	over atomic.Bool
-	wg   sync.WaitGroup
-	err  error // after wg
-}
-
-func (r *rig) newBystander(rate float64) (*bystander, error) {
-	l, err := newLoop(r.clock, &r.stop)
-	if err != nil {
-		return nil, err
-	}
-	b := &bystander{f: &fleet{rig: r, loops: []*loop{l}}, l: l, rate: rate}
-	const publishers = 16
-	st := r.stream("bench-other", "other")
-	l.pub = &schedule{size: 256, pick: ownLane}
-	for lane := range publishers {
-		l.conns = append(l.conns, r.publisher(st.org, lane, st))
-	}
-	l.conns = append(l.conns, r.subscriber(0, st, publishers, ""))
-	if err := b.f.connect(); err != nil {
-		b.close()
-		return nil, err
-	}
-	l.blocking = true
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) // its thread keeps a place
-	return b, nil
-}
-
-func (b *bystander) close() { b.f.close() }
-
-func (b *bystander) expect(*loop) (n uint64) {
-	for i := range b.l.conns {
-		n += b.l.conns[i].seq
-	}
-	return n
-}
-
-func (b *bystander) alone(d time.Duration) (Values, error) {
-	b.l.latency.Reset()
-	b.l.pub.begin(b.l.clock.now(), b.rate, max(1, uint64(b.rate*d.Seconds())), 0)
-	if err := b.f.play(b.expect); err != nil {
-		return nil, err
-	}
-	return b.values(), nil
-}
-
-// start begins an open loop without end, on a thread of its own.
-func (b *bystander) start() {
-	const endless = 1 << 40
-	b.l.latency.Reset()
-	b.l.pub.begin(b.l.clock.now(), b.rate, endless, 0)
-	b.wg.Go(func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		tid := unix.Gettid()
-		_ = unix.Setpriority(unix.PRIO_PROCESS, tid, -10) // only root may; then the client's other work delays it less
-		defer func() { _ = unix.Setpriority(unix.PRIO_PROCESS, tid, 0) }()
-		b.err = b.l.run(func(int64) bool { return b.over.Load() })
-	})
-}
-
-// finish ends it, waits for what is on its way and judges it.
-func (b *bystander) finish() (Values, error) {
-	b.over.Store(true)
-	b.wg.Wait()
-	if b.err != nil {
-		return nil, b.err
-	}
-	b.l.pub.total = b.l.pub.sent
-	if err := b.f.play(b.expect); err != nil {
-		return nil, err
-	}
-	v := b.values()
-	b.f.collect(func(*conn) []uint64 {
-		var n []uint64
-		for i := range b.l.conns {
-			if c := &b.l.conns[i]; c.kind == publisher {
-				n = append(n, c.seq)
-			}
-		}
-		return n
-	}, false)
-	return v, nil
-}
-
-func (b *bystander) values() Values {
-	var v Values
-	v.add("events", "", float64(b.l.latency.Count()))
-	v.addLatency("", &b.l.latency)
-	v.addLatency("ack", &b.l.pub.ack)
-	return v
 }

@@ -1,13 +1,14 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -20,14 +21,13 @@ import (
 
 const (
 	connectQuiet = 30 * time.Second // without a new connection: give up
-	drainQuiet   = 5 * time.Second  // without a new event: what is missing is lost
 	linger       = 50 * time.Millisecond
 )
 
 // Run measures one scenario. A Report with failed checks comes without an error;
 // see [Checks.Err].
 func Run(ctx context.Context, cfg Config, s Scenario) (rep *Report, err error) {
-	if err := s.check(); err != nil {
+	if err := cmp.Or(s.check(), cfg.check()); err != nil {
 		return nil, err
 	}
 	r, err := newRig(ctx, cfg, s)
@@ -46,6 +46,10 @@ func Run(ctx context.Context, cfg Config, s Scenario) (rep *Report, err error) {
 		err = r.fanout(ctx, s)
 	case *Many:
 		err = r.many(ctx, s)
+	case *Slow:
+		err = r.slow(ctx, s)
+	case *Storm:
+		err = r.storm(ctx, s)
 	case *Resume:
 		err = r.resume(s)
 	case *Idle:
@@ -137,7 +141,49 @@ func newRig(ctx context.Context, cfg Config, s Scenario) (_ *rig, err error) {
 		return nil, err
 	}
 	r.mint = newMinter(r.server.secret, time.Now())
+	if err := r.reach(ctx); err != nil {
+		return nil, err
+	}
+	if s.name() != "publish" {
+		r.report.Params.addText("transport", string(cfg.Transport))
+	}
 	return r, nil
+}
+
+// reachLimit is how long a server that should run may take for its first answer.
+const reachLimit = 5 * time.Second
+
+// reach asks the server for an empty history, so that a wrong address or secret
+// is said at once, and as such.
+func (r *rig) reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reachLimit)
+	defer cancel()
+	_, err := r.history(ctx, "bench", url.Values{"pattern": {"bench." + r.run + ".none"}, "limit": {"1"}})
+	if err != nil {
+		return fmt.Errorf("bench: the server does not answer as it should: %w", err)
+	}
+	return nil
+}
+
+// history asks for a page of an org's history.
+func (r *rig) history(ctx context.Context, org string, q url.Values) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.server.url+"/v1/events?"+q.Encode(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	req.Header.Set("Authorization", "Bearer "+r.mint.token(org, "auditor", "admin"))
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	body, err := io.ReadAll(res.Body)
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("history: %s: %.200s", res.Status, body)
+	}
+	return body, nil
 }
 
 func (r *rig) close() error {
@@ -231,7 +277,7 @@ func (f *fleet) connect() error {
 			if l.opened != last {
 				last, at = l.opened, now
 			}
-			return l.next == len(l.conns) && l.flight == 0 || now-at > int64(connectQuiet)
+			return l.settled() || now-at > int64(connectQuiet)
 		}
 	})
 	if err != nil {
@@ -246,8 +292,8 @@ func (f *fleet) connect() error {
 }
 
 // play publishes as the schedules say and waits until everything has arrived.
-// expect is how many events a loop will have received by then, since its
-// beginning.
+// expect is how many events a loop's receivers will have by then, since its
+// beginning; slow ones are not waited for.
 func (f *fleet) play(expect func(l *loop) uint64) error {
 	var publishing atomic.Int32
 	for _, l := range f.loops {
@@ -272,13 +318,13 @@ func (f *fleet) play(expect func(l *loop) uint64) error {
 			if at == 0 {
 				want, at = expect(l), now
 			}
-			if l.received() != got {
-				got, at = l.received(), now
+			if l.prompt != got {
+				got, at = l.prompt, now
 			}
 			if got >= want {
 				return now-at >= int64(linger) // for what comes twice
 			}
-			return now-at > int64(drainQuiet)
+			return now-at > int64(f.rig.cfg.quiet)
 		}
 	})
 }
@@ -314,7 +360,7 @@ func (f *fleet) collect(sent func(c *conn) []uint64, oneStream bool) {
 			}
 			l.checker.sameOrder(first, &c.receiver)
 		}
-		if c.kind == subscriber && c.state == open && c.caughtUp != 1 {
+		if c.kind == subscriber && c.via != LongPoll && c.state == open && c.caughtUp != 1 {
 			l.checker.Protocol++
 			l.checker.note("receiver %d: %d caught_up for one subscribe", c.receiver.id, c.caughtUp)
 		}
@@ -328,28 +374,34 @@ func (f *fleet) collect(sent func(c *conn) []uint64, oneStream bool) {
 	}
 }
 
-// subscriber is a WebSocket client of s that stands at after, or at now.
+// subscriber is a client of s that stands at after, or at now.
 func (r *rig) subscriber(id int, s *stream, lanes int, after string) conn {
-	var q strings.Builder
-	q.WriteString("/v1/ws?numbered=true")
-	if after != "" {
-		q.WriteString("&after=" + url.QueryEscape(after))
-	}
-	token := r.mint.token(s.org, fmt.Sprintf("reader-%d", id), "member")
-	pattern, err := json.Marshal(s.eventType)
-	if err != nil {
-		panic("bench: a string did not marshal: " + err.Error())
+	head := " HTTP/1.1\r\nHost: " + r.host + "\r\nAuthorization: Bearer " + r.mint.token(s.org, fmt.Sprintf("reader-%d", id), "member") + "\r\n"
+	path := ""
+	switch r.cfg.Transport {
+	case WebSocket:
+		if path = "/v1/ws"; r.cfg.Numbered {
+			path += "?numbered=true"
+		}
+		head += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wsKey +
+			"\r\nSec-WebSocket-Protocol: carillon.v1\r\n"
+	case SSE:
+		path = "/v1/sse?pattern=" + s.eventType
+		head += "Accept: text/event-stream\r\n"
+	case LongPoll:
+		path = "/v1/poll?pattern=" + s.eventType
 	}
 	return conn{
-		fd:   -1,
-		addr: r.addr,
-		kind: subscriber,
-		hello: []byte("GET " + q.String() + " HTTP/1.1\r\nHost: " + r.host +
-			"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wsKey +
-			"\r\nSec-WebSocket-Protocol: carillon.v1\r\nAuthorization: Bearer " + token + "\r\n\r\n"),
-		opening:  appendClientFrame(nil, opText, []byte(`{"type":"subscribe","pattern":`+string(pattern)+`,"ref":1}`)),
-		receiver: newReceiver(id, s, lanes),
+		fd: -1, addr: r.addr, kind: subscriber, via: r.cfg.Transport,
+		path: path, head: []byte(head + "\r\n"), cursor: []byte(after),
+		receiver: r.receiver(id, s, lanes),
 	}
+}
+
+func (r *rig) receiver(id int, s *stream, lanes int) receiver {
+	rcv := newReceiver(id, s, lanes)
+	rcv.numbered = r.cfg.Numbered
+	return rcv
 }
 
 // publisher is an HTTP client that publishes in one org.
@@ -421,11 +473,11 @@ func (r *rig) measure(pid int, do func() error) (*sample, error) {
 }
 
 // measurePlay plays the schedules of a fleet, which must have begun, as one
-// sample.
+// sample. Everything delivered counts, latency only of receivers that are not slow.
 func (f *fleet) measurePlay(pid int, expect func(l *loop) uint64) (*sample, error) {
 	before := uint64(0)
 	for _, l := range f.loops {
-		before += l.received()
+		before += l.checker.Received
 		l.latency.Reset()
 	}
 	s, err := f.rig.measure(pid, func() error { return f.play(expect) })
@@ -434,7 +486,7 @@ func (f *fleet) measurePlay(pid int, expect func(l *loop) uint64) (*sample, erro
 	}
 	s.elapsed -= linger
 	for _, l := range f.loops {
-		s.delivered += l.received()
+		s.delivered += l.checker.Received
 		s.latency.Merge(&l.latency)
 		if l.pub != nil {
 			s.sent += l.pub.sent

@@ -19,6 +19,9 @@ type schedule struct {
 	until int64  // closed loop: when to stop
 	size  int    // bytes of data per event
 	array int    // events per request; 0: a single object
+	quota uint64 // of each publisher in all, who then rests; 0: none
+
+	numbered bool // the floor server's frames have an "n", as those it is compared with
 
 	// pick chooses what an idle publisher sends: the stream, its lane and next
 	// sequence number, which it advances by n. done is told when it is answered.
@@ -57,6 +60,14 @@ func (s *schedule) over(now int64) bool {
 }
 
 func (s *schedule) dueAt() int64 { return s.start + int64(float64(s.sent)*1e9/s.rate) }
+
+// rest lets a publisher wait for the next publish, unless it has done all of its
+// own.
+func (s *schedule) rest(i int, c *conn) {
+	if c.state == open && (s.quota == 0 || c.seq < s.quota) {
+		s.idle = append(s.idle, i)
+	}
+}
 
 func (s *schedule) failed(c *conn, why string) {
 	s.errors++
@@ -146,7 +157,7 @@ func (l *loop) answer(i int, c *conn, b []byte, now int64) int {
 	if len(b) == 0 {
 		return 0
 	}
-	status, body, size, err := parseResponse(b, l.scratch)
+	h, body, size, err := parseResponse(b, l.scratch)
 	if err != nil || size != 0 && c.events == 0 {
 		l.lost(i, c, "an answer nobody asked for, or unreadable: %.100s", b)
 		return 0
@@ -159,8 +170,8 @@ func (l *loop) answer(i int, c *conn, b []byte, now int64) int {
 		s.done(c)
 	}
 	switch ids := bytes.Count(body, []byte(`"id":"`)); {
-	case status != 202:
-		s.failed(c, fmt.Sprintf("publish: status %d: %.200s", status, body))
+	case h.status != 202:
+		s.failed(c, fmt.Sprintf("publish: status %d: %.200s", h.status, body))
 	case ids != c.events || bytes.Contains(body, []byte(`"duplicate":true`)):
 		s.failed(c, fmt.Sprintf("publish of %d events answered %.200s", c.events, body))
 	default:
@@ -173,37 +184,39 @@ func (l *loop) answer(i int, c *conn, b []byte, now int64) int {
 		s.busy--
 		c.events = 0
 	}
-	if c.state == open {
-		s.idle = append(s.idle, i)
-	}
+	s.rest(i, c)
 	return size
 }
 
 // toAll addresses every reader of the floor server.
 const toAll = 1<<32 - 1
 
-// sendBare hands the floor server one frame, ready to be written: a reader's
-// number or toAll, the length, the frame.
+// sendBare hands the floor server what it writes at once, one frame or as many as
+// a request has events: a reader's number or toAll, the length, the frames.
 func (l *loop) sendBare(i int, c *conn, at int64) {
 	s := l.pub
-	st, lane, seq := s.pick(c, 1)
-	b := append(l.scratch[:0], `{"type":"event","n":`...)
-	b = strconv.AppendUint(b, seq+1, 10)
-	b = append(b, `,"id":"00000000000000000000000000","event_type":"`...)
-	b = append(b, st.eventType...)
-	b = append(b, `","timestamp":"2006-01-02T15:04:05.000Z","payload":`...)
-	b = appendData(b, st.run, st.org, lane, seq, at, s.size)
-	b = append(b, `,"subject":"`...)
-	b = append(b, st.subject...)
-	b = append(b, `"}`...)
-	json := len(b)
-	b = binary.BigEndian.AppendUint32(b, uint32(c.target))
-	lengthAt := len(b)
-	b = binary.BigEndian.AppendUint32(b, 0)
-	b = appendServerFrame(b, opText, b[:json])
-	binary.BigEndian.PutUint32(b[lengthAt:], uint32(len(b)-lengthAt-4))
+	n := max(s.array, 1)
+	st, lane, seq := s.pick(c, n)
+	b := binary.BigEndian.AppendUint32(l.scratch[:0], uint32(c.target))
+	b = binary.BigEndian.AppendUint32(b, 0) // the length, once it is known
+	for k := range uint64(n) {
+		l.bare = append(l.bare[:0], `{"type":"event",`...)
+		if s.numbered {
+			l.bare = strconv.AppendUint(append(l.bare, `"n":`...), seq+k+1, 10)
+			l.bare = append(l.bare, ',')
+		}
+		l.bare = append(l.bare, `"id":"00000000000000000000000000","event_type":"`...)
+		l.bare = append(l.bare, st.eventType...)
+		l.bare = append(l.bare, `","timestamp":"2006-01-02T15:04:05.000Z","payload":`...)
+		l.bare = appendData(l.bare, st.run, st.org, lane, seq+k, at, s.size)
+		l.bare = append(l.bare, `,"subject":"`...)
+		l.bare = append(l.bare, st.subject...)
+		l.bare = append(l.bare, `"}`...)
+		b = appendServerFrame(b, opText, l.bare)
+	}
+	binary.BigEndian.PutUint32(b[4:], uint32(len(b)-8))
 	l.scratch = b
-	l.send(i, c, b[json:])
-	s.events++
-	s.idle = append(s.idle, i)
+	l.send(i, c, b)
+	s.events += uint64(n)
+	s.rest(i, c)
 }

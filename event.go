@@ -40,16 +40,21 @@ type Draft struct {
 	ID        string // the publisher's own id, which makes the publish idempotent; or ""
 	Source    string // of a CloudEvent, whose ID is unique within it; or ""
 	CE        []byte // of a CloudEvent: see Event
-	Ephemeral bool
+	Ephemeral bool   // delivered live, never stored; it has no ID
 }
 
-// Entry is an event at its place in the log. It is immutable and may be shared.
+// Entry is an event at its place in the log, or an ephemeral one, which has no
+// place. It is immutable and may be shared.
 type Entry struct {
 	Event
 	Org      OrgID
-	Pos      Position
+	Pos      Position  // zero: ephemeral
 	Accepted time.Time // when the log took it
 }
+
+// Ephemeral reports whether the event is in no log: it is delivered live, and
+// has no id.
+func (e *Entry) Ephemeral() bool { return e.Pos.Seq == 0 }
 
 // Size is roughly how many bytes of memory the entry holds.
 func (e *Entry) Size() int {
@@ -62,6 +67,6 @@ func (e *Entry) Size() int {
 
 // Receipt answers one published event.
 type Receipt struct {
-	Pos       Position
-	Duplicate bool // it was already in the log, at Pos
+	Pos       Position // zero: it is ephemeral
+	Duplicate bool     // it was already in the log, at Pos
 }

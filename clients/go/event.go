@@ -91,7 +91,8 @@ type Draft struct {
 
 	// ID makes the publish idempotent: the same ID again, within the server's
 	// window of some minutes, stores nothing and gets the first event's
-	// receipt. It is not the event's id. Publish fills an empty one with NewID.
+	// receipt. It is not the event's id. Publish fills an empty one with NewID,
+	// unless the draft is ephemeral.
 	ID string
 
 	// To is who may receive it. Zero means the whole organization.

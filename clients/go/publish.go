@@ -18,6 +18,9 @@ const MaxDrafts = 1000
 // the tries are used up the events may have been stored or not; publishing the
 // same IDs again settles it.
 //
+// Ephemeral drafts have no ID, and so may be handed on twice. They are published
+// apart from others.
+//
 // It makes no request for no drafts.
 func (c *Client) Publish(ctx context.Context, drafts ...Draft) ([]Receipt, error) {
 	const op = "publish"
@@ -31,7 +34,7 @@ func (c *Client) Publish(ctx context.Context, drafts ...Draft) ([]Receipt, error
 	body := []byte{'['}
 	for i := range drafts {
 		w := drafts[i].wire()
-		if w.ID == "" {
+		if w.ID == "" && !w.Ephemeral {
 			w.ID = NewID()
 		}
 		b, err := encode(w)

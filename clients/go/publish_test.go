@@ -24,7 +24,7 @@ func TestPublishSendsDraftsAsTheyAre(t *testing.T) {
 				Type: "order.created", Data: json.RawMessage(`{"b":1.50,"a":"<&>"}`), Subject: "o-1", ID: "mine",
 				Time: time.Date(2025, 7, 9, 10, 30, 0, 0, time.UTC), To: carillon.Audience{Users: []string{"alice"}},
 			},
-			carillon.Draft{Type: "order.paid", To: carillon.Audience{Room: "ops"}, ID: "x", Ephemeral: true},
+			carillon.Draft{Type: "order.paid", To: carillon.Audience{Room: "ops"}, ID: "x"},
 			carillon.Draft{Type: "order.sent", To: carillon.Audience{Users: []string{"a", "b"}}, ID: "y"},
 		)
 		if err != nil {
@@ -34,10 +34,21 @@ func TestPublishSendsDraftsAsTheyAre(t *testing.T) {
 			t.Errorf("receipts %v", receipts)
 		}
 		want := `[{"type":"order.created","data":{"b":1.50,"a":"<&>"},"subject":"o-1","time":"2025-07-09T10:30:00Z","id":"mine","to":{"user":"alice"}},` +
-			`{"type":"order.paid","data":null,"id":"x","to":{"room":"ops"},"ephemeral":true},` +
+			`{"type":"order.paid","data":null,"id":"x","to":{"room":"ops"}},` +
 			`{"type":"order.sent","data":null,"id":"y","to":{"users":["a","b"]}}]`
 		if got := f.seen()[0]; got.body != want || got.auth != "Bearer ck_fake" {
 			t.Errorf("sent %s\nwant %s", got.body, want)
+		}
+	})
+}
+
+func TestAnEphemeralDraftGetsNoID(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		if _, err := f.client(carillon.Options{}).Publish(t.Context(), carillon.Draft{Type: "order.seen", Ephemeral: true}); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := f.seen()[0].body, `[{"type":"order.seen","data":null,"ephemeral":true}]`; got != want {
+			t.Errorf("sent %s\nwant %s", got, want)
 		}
 	})
 }

@@ -59,7 +59,7 @@ func newRig(t testing.TB, change func(*api.Config)) *rig {
 	cfg := api.Config{
 		Auth: a,
 		Gate: gate.New(gate.Config{
-			Open: r.engine.Open, Orgs: dir, Sources: []string{"gh"}, EventBytes: 5000,
+			Open: r.engine.Open, Signals: r.engine.Signals, Orgs: dir, Sources: []string{"gh"}, EventBytes: 5000,
 			Now: func() time.Time { return now },
 		}),
 		History: hub.NewHistory(hub.HistoryConfig{Open: r.engine.Open, Head: r.engine.Head}),
@@ -166,6 +166,17 @@ func TestAnArrayIsPublishedWhole(t *testing.T) {
 	}
 }
 
+func TestAnEphemeralEventIsAnsweredWithoutAnID(t *testing.T) {
+	r := newRig(t, nil)
+	w := r.ask("POST", "/v1/events", `[{"type":"a","data":1,"ephemeral":true},{"type":"a","data":2,"ephemeral":true}]`, r.publisher()...)
+	if got, want := w.Body.String(), `{"events":[{"duplicate":false},{"duplicate":false}]}`; w.Code != 202 || got != want {
+		t.Errorf("%d %s, want %s", w.Code, got, want)
+	}
+	if n := len(r.events("")); n != 0 {
+		t.Errorf("%d events are in history", n)
+	}
+}
+
 func TestIdempotencyKeys(t *testing.T) {
 	r := newRig(t, nil)
 	post := func(body, key string) published {
@@ -239,7 +250,9 @@ func TestPublishRefuses(t *testing.T) {
 		{"a bad type", `{"type":"a.*","data":1}`, as(publisher), 400, "bad_request", "wildcards are for patterns"},
 		{"a bad time", `{"type":"a","data":1,"time":"yesterday"}`, as(publisher), 400, "bad_request", "RFC 3339"},
 		{"a room nobody knows", `{"type":"a","data":1,"to":{"room":"ops"}}`, as(publisher), 404, "not_found", `"ops"`},
-		{"ephemeral", `{"type":"a","data":1,"ephemeral":true}`, as(publisher), 400, "bad_request", "ephemeral"},
+		{"ephemeral with an id", `{"type":"a","data":1,"ephemeral":true,"id":"x"}`, as(publisher), 400, "bad_request", "has no id"},
+		{"ephemeral with a key", `{"type":"a","data":1,"ephemeral":true}`, as(publisher, "Idempotency-Key", "x"), 400, "bad_request", "leave out its id or the Idempotency-Key"},
+		{"ephemeral ones and others", `[{"type":"a","data":1,"ephemeral":true},` + event + `]`, as(publisher), 400, "bad_request", "event 1: some events here are ephemeral"},
 		{"a large event", `{"type":"a","data":"` + strings.Repeat("x", 5000) + `"}`, as(publisher), 413, "too_large", "at most 5000"},
 		{"too many events", `[` + event + `,` + event + `,` + event + `,` + event + `]`, as(publisher), 413, "too_large", "more than 3 events"},
 		{"an empty array", `[]`, as(publisher), 400, "bad_request", "1–3 events"},

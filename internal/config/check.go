@@ -335,6 +335,7 @@ func (k *checker) limits(l *Limits) {
 		{"limits.ce_bytes", l.CEBytes, 256, 16 * kib},
 		{"limits.jwks_bytes", l.JWKSBytes, kib, 16 * mib},
 		{"limits.outbox_bytes", l.OutboxBytes, 4 * kib, gib},
+		{"limits.ephemeral_bytes", l.EphemeralBytes, 256, gib},
 		{"limits.ring_bytes", l.RingBytes, mib, 1024 * gib},
 		{"limits.proxy_header_bytes", l.ProxyHeaderBytes, 256, 64 * kib},
 		{"limits.history_bytes", l.HistoryBytes, kib, gib},
@@ -360,6 +361,7 @@ func (k *checker) limits(l *Limits) {
 		{"limits.wildcard_shapes_per_org", l.WildcardShapesPerOrg, 1, 1_000_000},
 		{"limits.publishes_in_flight_per_connection", l.PublishesInFlightPerConnection, 1, 65_536},
 		{"limits.bad_frames_per_minute", l.BadFramesPerMinute, 1, 1_000_000},
+		{"limits.control_frames_per_minute", l.ControlFramesPerMinute, 10, 1_000_000_000},
 		{"limits.users_per_event", l.UsersPerEvent, 1, 100_000},
 		{"limits.tickets", l.Tickets, 1, 10_000_000},
 		{"limits.jwks_keys", l.JWKSKeys, 1, 10_000},
@@ -367,7 +369,9 @@ func (k *checker) limits(l *Limits) {
 		{"limits.jwks_waiting", l.JWKSWaiting, 1, 1_000_000},
 		{"limits.publish_in_flight", l.PublishInFlight, 1, 100_000_000},
 		{"limits.feed_queue", l.FeedQueue, 1, 65_536},
+		{"limits.conflated_subjects", l.ConflatedSubjects, 1, 1_000_000},
 		{"limits.mailbox", l.Mailbox, 16, 1 << 20},
+		{"limits.ephemeral_buffer", l.EphemeralBuffer, 1, 1 << 20},
 		{"limits.scan_workers", l.ScanWorkers, 1, 1024},
 		{"limits.history_page", l.HistoryPage, 1, 100_000},
 		{"limits.history_concurrent", l.HistoryConcurrent, 1, 65_536},
@@ -400,7 +404,11 @@ func (k *checker) timing(c *Config) {
 		k.say("connection.dead_after", "is %s; it is more than connection.max_idle (%s), after which a client is asked", c.Connection.DeadAfter, c.Connection.MaxIdle)
 	}
 	k.atLeast("connection.connect_timeout", c.Connection.ConnectTimeout, second/10)
+	k.atLeast("connection.message_timeout", c.Connection.MessageTimeout, second/10)
 	k.atLeast("connection.write_timeout", c.Connection.WriteTimeout, second/10)
+	if b := c.Connection.SendBuffer; b < 4*kib || b > 64*mib {
+		k.say("connection.send_buffer", "is %s; it is from 4KiB to 64MiB", b)
+	}
 	k.atLeast("connection.body_timeout", c.Connection.BodyTimeout, second/10)
 	k.atLeast("connection.token_spread", c.Connection.TokenSpread, second/10)
 	k.atLeast("sse.keepalive", c.SSE.Keepalive, second)

@@ -226,6 +226,7 @@ type Limits struct {
 	PublishesInFlightPerConnection int  `yaml:"publishes_in_flight_per_connection"`
 	OutboxBytes                    Size `yaml:"outbox_bytes"`
 	BadFramesPerMinute             int  `yaml:"bad_frames_per_minute"`
+	ControlFramesPerMinute         int  `yaml:"control_frames_per_minute"`
 	UsersPerEvent                  int  `yaml:"users_per_event"`
 	Tickets                        int  `yaml:"tickets"`
 
@@ -249,7 +250,10 @@ type Limits struct {
 
 	RingBytes         Size `yaml:"ring_bytes"`
 	FeedQueue         int  `yaml:"feed_queue"`
+	ConflatedSubjects int  `yaml:"conflated_subjects"`
 	Mailbox           int  `yaml:"mailbox"`
+	EphemeralBuffer   int  `yaml:"ephemeral_buffer"`
+	EphemeralBytes    Size `yaml:"ephemeral_bytes"`
 	ScanWorkers       int  `yaml:"scan_workers"`
 	HistoryPage       int  `yaml:"history_page"`
 	HistoryBytes      Size `yaml:"history_bytes"`
@@ -262,14 +266,16 @@ type Limits struct {
 	Connections           int  `yaml:"connections"`
 }
 
-// Connection is the timing of a client's connection.
+// Connection is the timing of a client's connection, and its buffer.
 type Connection struct {
 	HandshakeTimeout Duration `yaml:"handshake_timeout"`
 	HeaderTimeout    Duration `yaml:"header_timeout"`
 	MaxIdle          Duration `yaml:"max_idle"`
 	DeadAfter        Duration `yaml:"dead_after"`
 	ConnectTimeout   Duration `yaml:"connect_timeout"`
+	MessageTimeout   Duration `yaml:"message_timeout"`
 	WriteTimeout     Duration `yaml:"write_timeout"`
+	SendBuffer       Size     `yaml:"send_buffer"`
 	BodyTimeout      Duration `yaml:"body_timeout"`
 	TokenExpiring    Duration `yaml:"token_expiring"`
 	TokenSpread      Duration `yaml:"token_spread"`
@@ -329,6 +335,7 @@ func Default() *Config {
 			PublishesInFlightPerConnection: 64,
 			OutboxBytes:                    256 * kib,
 			BadFramesPerMinute:             20,
+			ControlFramesPerMinute:         60_000,
 			UsersPerEvent:                  1000,
 			Tickets:                        100_000,
 
@@ -349,7 +356,10 @@ func Default() *Config {
 
 			RingBytes:         64 * mib,
 			FeedQueue:         64,
+			ConflatedSubjects: 1024,
 			Mailbox:           4096,
+			EphemeralBuffer:   8192,
+			EphemeralBytes:    32 * kib,
 			ScanWorkers:       4,
 			HistoryPage:       1000,
 			HistoryBytes:      1 * mib,
@@ -361,7 +371,9 @@ func Default() *Config {
 			MaxIdle:          25 * second,
 			DeadAfter:        60 * second,
 			ConnectTimeout:   5 * second,
+			MessageTimeout:   minute,
 			WriteTimeout:     10 * second,
+			SendBuffer:       256 * kib,
 			BodyTimeout:      minute,
 			TokenExpiring:    60 * second,
 			TokenSpread:      60 * second,

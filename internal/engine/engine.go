@@ -8,9 +8,9 @@
 //
 // # Isolation
 //
-// [Engine.Open] hands out a [Log] bound to one organization. Nothing below takes
-// an organization as an argument, so nobody can read another's entries by
-// passing a wrong one.
+// [Engine.Open] hands out a [Log], and [Engine.Signals] what is never logged, both
+// bound to one organization. Nothing below takes an organization as an argument,
+// so nobody can read another's entries by passing a wrong one.
 //
 // # Byte budgets
 //
@@ -38,6 +38,9 @@ type Engine interface {
 
 	// Open returns the log of one organization. It does no I/O.
 	Open(org carillon.OrgID) Log
+
+	// Signals are the organization's ephemeral events. It does no I/O.
+	Signals(org carillon.OrgID) Signals
 
 	// Tail calls f for every entry of the partition with a sequence above
 	// after, in order, each once, then for new ones as they are stored. It
@@ -217,6 +220,9 @@ type Stats struct {
 	Cuts          uint64 // times an organization was cut back to its byte budget
 	AckNanosTotal uint64 // time from Append to done, summed over batches
 	AckCount      uint64
+
+	SignalsHeard   uint64 // ephemeral events that came to those who listen here
+	SignalsDropped uint64 // and those that found the buffer full
 }
 
 // PublishTimeout bounds how long an append waits for the log: longer than the

@@ -27,6 +27,9 @@ func (g *Gate) admit(p *carillon.Principal, drafts []carillon.Draft, now time.Ti
 	who := "" // whose ids they are, once one is needed
 	for i := range drafts {
 		e, d := &events[i], &drafts[i]
+		if d.Ephemeral != drafts[0].Ephemeral {
+			return nil, 0, carillon.BadRequest("event %d: some events here are ephemeral and others are not; publish the two kinds apart", i)
+		}
 		if who == "" && d.ID != "" {
 			who = p.Publisher()
 		}
@@ -68,11 +71,8 @@ func (g *Gate) stamp(e *carillon.Event, p *carillon.Principal, d *carillon.Draft
 	if e.To, err = g.audience(d); err != nil {
 		return "", err
 	}
-	if d.Ephemeral {
-		if d.ID != "" {
-			return "", carillon.BadRequest("an ephemeral event is never stored and so has no id; leave out id, or ephemeral")
-		}
-		return "", carillon.BadRequest("ephemeral events are not supported by this server; leave out ephemeral")
+	if d.Ephemeral && d.ID != "" {
+		return "", carillon.BadRequest("an ephemeral event is never stored and so has no id; leave out its id or the Idempotency-Key, or ephemeral")
 	}
 	e.From = p.User
 	return key, nil

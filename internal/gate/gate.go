@@ -1,7 +1,8 @@
-// Package gate is the only way into the log. It decides whether events may be
-// published, are valid, and are not too much; it stamps them and appends them.
+// Package gate is the only way in. It decides whether events may be published, are
+// valid, and are not too much; it stamps them and appends them to the log, or hands
+// them on past it if they are ephemeral.
 //
-// A batch is accepted whole or refused whole. Every refusal is a
+// A batch is accepted whole or refused whole, and is of one kind. Every refusal is a
 // *[carillon.Error] that may be shown; in a batch of several it names the
 // event's index, from 0.
 //
@@ -26,6 +27,8 @@ import (
 type Config struct {
 	// Open opens an organization's log, without I/O. Required.
 	Open func(carillon.OrgID) engine.Log
+	// Signals carry an organization's ephemeral events. Required.
+	Signals func(carillon.OrgID) engine.Signals
 	// Orgs knows which organizations exist, and their limits. Required.
 	Orgs *org.Directory
 	// Sources are the names of the configured webhook sources: nobody may
@@ -70,8 +73,8 @@ type Gate struct {
 
 // New makes a gate. It panics if a required field is missing.
 func New(cfg Config) *Gate {
-	if cfg.Open == nil || cfg.Orgs == nil {
-		panic("gate: Config.Open and Config.Orgs are required")
+	if cfg.Open == nil || cfg.Signals == nil || cfg.Orgs == nil {
+		panic("gate: Config.Open, Config.Signals and Config.Orgs are required")
 	}
 	def := func(v *int, d int) {
 		if *v <= 0 {
@@ -94,17 +97,17 @@ func New(cfg Config) *Gate {
 		g.sources[s] = struct{}{}
 	}
 	g.count.limits = newLimits()
-	g.tenants.open = cfg.Open
+	g.tenants.open, g.tenants.signals = cfg.Open, cfg.Signals
 	g.tenants.atLeast = cfg.EventBytes
 	g.tenants.m = map[carillon.OrgID]*tenant{}
 	return g
 }
 
 // Submit checks the drafts and appends them as one batch. It never waits. done
-// is called exactly once: with a refusal before Submit returns, or from a
-// goroutine of the engine when the log has answered, and then it must not
-// block. With a nil error everything is in the log and there is a receipt for
-// each draft, in order.
+// is called exactly once, possibly before Submit returns, or else from a goroutine
+// of the engine, and then it must not block. With a nil error everything is in the
+// log, or handed on if it is ephemeral, and there is a receipt for each draft, in
+// order.
 //
 // The gate keeps the Data and the strings of the drafts, not the slice itself.
 func (g *Gate) Submit(p *carillon.Principal, drafts []carillon.Draft, done func([]carillon.Receipt, error)) {
@@ -139,6 +142,10 @@ func (g *Gate) submit(p *carillon.Principal, drafts []carillon.Draft, done func(
 		g.count.leave(n, size)
 		return err
 	}
+	if drafts[0].Ephemeral {
+		g.handOn(t.signals, batch, size, done)
+		return nil
+	}
 	t.log.Append(batch, func(receipts []carillon.Receipt, err error) {
 		g.count.leave(n, size)
 		if err != nil {
@@ -150,6 +157,25 @@ func (g *Gate) submit(p *carillon.Principal, drafts []carillon.Draft, done func(
 		done(receipts, nil)
 	})
 	return nil
+}
+
+// handOn publishes events past the log.
+func (g *Gate) handOn(s engine.Signals, batch []engine.Append, size int64, done func([]carillon.Receipt, error)) {
+	events := make([]*carillon.Event, len(batch))
+	for i := range batch {
+		events[i] = batch[i].Event
+	}
+	s.Publish(events, func(err error) {
+		n := len(events)
+		g.count.leave(int64(n), size)
+		if err != nil {
+			g.count.failed.Add(uint64(n))
+			done(nil, fmt.Errorf("gate: hand on %d events: %w", n, err))
+			return
+		}
+		g.count.ephemeral.Add(uint64(n))
+		done(make([]carillon.Receipt, n), nil)
+	})
 }
 
 // Publish is Submit for those who can wait. When ctx ends first it returns an

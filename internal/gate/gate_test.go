@@ -46,7 +46,7 @@ func newRig(t testing.TB, cfg gate.Config, orgs ...org.Org) *rig {
 			t.Error(err)
 		}
 	})
-	cfg.Open, cfg.Orgs = r.engine.Open, dir
+	cfg.Open, cfg.Signals, cfg.Orgs = r.engine.Open, r.engine.Signals, dir
 	cfg.Now = func() time.Time { return r.clock }
 	r.Gate = gate.New(cfg)
 	return r
@@ -96,6 +96,83 @@ func TestAnAcceptedEventIsStampedAndStored(t *testing.T) {
 	}
 	if n := len(r.log(t, "other")); n != 0 {
 		t.Errorf("another organization got %d events", n)
+	}
+}
+
+func TestAnEphemeralEventIsStampedAndHandedOn(t *testing.T) {
+	r := newRig(t, gate.Config{})
+	heard, others := make(chan *carillon.Entry, 2), make(chan *carillon.Entry, 2)
+	r.engine.Signals("acme").Listen(func(e *carillon.Entry) { heard <- e })
+	r.engine.Signals("other").Listen(func(e *carillon.Entry) { others <- e })
+	receipts, err := r.Publish(t.Context(), publisher, []carillon.Draft{{
+		Type: "order.seen", Data: []byte(`{"n":1}`), Subject: "o-1", Time: "2025-01-02T03:04:05.678901+02:00", Users: []string{"bob", "carol", "bob"}, Ephemeral: true,
+	}, {Type: "order.seen", Data: []byte("1"), Ephemeral: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(make([]carillon.Receipt, 2), receipts); diff != "" {
+		t.Errorf("the receipts: %s", diff)
+	}
+	for i, want := range []carillon.Event{
+		{
+			Type: "order.seen", Data: []byte(`{"n":1}`), Subject: "o-1", From: "alice",
+			Time: time.Date(2025, 1, 2, 1, 4, 5, 678_000_000, time.UTC),
+			To:   carillon.Audience{Users: []string{"bob", "carol"}},
+		},
+		{Type: "order.seen", Data: []byte("1"), From: "alice", Time: now.Truncate(time.Millisecond)},
+	} {
+		if diff := cmp.Diff(want, (<-heard).Event); diff != "" {
+			t.Errorf("event %d: %s", i, diff)
+		}
+	}
+	if n := len(r.log(t, "acme")); n != 0 {
+		t.Errorf("%d events are stored", n)
+	}
+	if len(others) != 0 {
+		t.Errorf("another organization hears %+v", <-others)
+	}
+	if s := r.Stats(); s.Ephemeral != 2 || s.Events != 0 || s.InFlight != 0 || s.InFlightBytes != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestEphemeralEventsDoNotNeedTheLog(t *testing.T) {
+	r := newRig(t, gate.Config{})
+	r.engine.Fail(nil)
+	d := draft()
+	if _, err := r.Publish(t.Context(), publisher, []carillon.Draft{d}); err == nil {
+		t.Error("a log that is down stores an event")
+	}
+	d.Ephemeral = true
+	if _, err := r.Publish(t.Context(), publisher, []carillon.Draft{d}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEphemeralEventsCountForTheRate(t *testing.T) {
+	r := newRig(t, gate.Config{}, org.Org{ID: "acme", Limits: org.Limits{PublishPerSecond: 2}})
+	d := draft()
+	for i, ephemeral := range []bool{true, false, true} {
+		d.Ephemeral = ephemeral
+		_, err := r.Publish(t.Context(), publisher, []carillon.Draft{d})
+		if limited := err != nil && carillon.AsError(err).Code == carillon.CodeRateLimited; limited != (i == 2) {
+			t.Errorf("event %d: %v", i, err)
+		}
+	}
+}
+
+func TestWhatCannotBeHandedOnIsRefused(t *testing.T) {
+	r := newRig(t, gate.Config{})
+	if err := r.engine.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d := draft()
+	d.Ephemeral = true
+	if _, err := r.Publish(t.Context(), publisher, []carillon.Draft{d}); carillon.AsError(err).Code != carillon.CodeUnavailable {
+		t.Errorf("%v", err)
+	}
+	if s := r.Stats(); s.Ephemeral != 0 || s.Failed != 1 || s.InFlight != 0 {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -162,7 +239,12 @@ func TestTheGateRefuses(t *testing.T) {
 		{"an empty user", publisher, with(func(d *carillon.Draft) { d.Users = []string{""} }), carillon.CodeBadRequest, "a user is 1–255 bytes"},
 		{"a user with a control character", publisher, with(func(d *carillon.Draft) { d.Users = []string{"a", "b\x7f"} }), carillon.CodeBadRequest, "control characters"},
 		{"too many users", publisher, with(func(d *carillon.Draft) { d.Users = users }), carillon.CodeBadRequest, "more than 1000 users"},
-		{"ephemeral", publisher, with(func(d *carillon.Draft) { d.Ephemeral = true }), carillon.CodeBadRequest, "leave out ephemeral"},
+		{"an ephemeral one among others", publisher, append(with(func(*carillon.Draft) {}), with(func(d *carillon.Draft) { d.Ephemeral = true })...), carillon.CodeBadRequest, "event 1: some events here are ephemeral"},
+		{"another among ephemeral ones", publisher, append(with(func(d *carillon.Draft) { d.Ephemeral = true }), draft()), carillon.CodeBadRequest, "publish the two kinds apart"},
+		{"ephemeral and reserved", publisher, with(func(d *carillon.Draft) { d.Ephemeral, d.Type = true, "presence.x" }), carillon.CodeForbidden, `begin with "presence"`},
+		{"ephemeral, by a member", member, with(func(d *carillon.Draft) { d.Ephemeral = true }), carillon.CodeForbidden, "may not publish"},
+		{"ephemeral and large", publisher, with(func(d *carillon.Draft) { d.Ephemeral, d.Data = true, make([]byte, 101) }), carillon.CodeTooLarge, "at most 100"},
+		{"ephemeral, to a room nobody knows", publisher, with(func(d *carillon.Draft) { d.Ephemeral, d.Room = true, "ops" }), carillon.CodeNotFound, `room "ops"`},
 		{"ephemeral with an id", publisher, with(func(d *carillon.Draft) { d.Ephemeral, d.ID = true, "x" }), carillon.CodeBadRequest, "has no id"},
 		{"one bad among good", publisher, append([]carillon.Draft{draft(), draft()}, typed("")...), carillon.CodeBadRequest, "event 2: event type is empty"},
 		{"too much together", publisher, []carillon.Draft{
@@ -381,7 +463,7 @@ func TestManyOrganizationsAreForgottenAgain(t *testing.T) {
 	}
 	e := memory.New(memory.Config{MaxBytes: 1 << 20})
 	defer e.Close(context.Background())
-	g := gate.New(gate.Config{Open: e.Open, Orgs: dir, Now: func() time.Time { return now }})
+	g := gate.New(gate.Config{Open: e.Open, Signals: e.Signals, Orgs: dir, Now: func() time.Time { return now }})
 	for i := range 12_000 {
 		p := &carillon.Principal{Org: carillon.OrgID(fmt.Sprint("org", i)), Role: carillon.RoleAdmin}
 		if _, err := g.Publish(t.Context(), p, []carillon.Draft{draft()}); err != nil {
@@ -455,7 +537,9 @@ func BenchmarkGateSubmit(b *testing.B) {
 				b.Fatal(err)
 			}
 			log := &discard{receipts: make([]carillon.Receipt, n)}
-			g := gate.New(gate.Config{Open: func(carillon.OrgID) engine.Log { return log }, Orgs: dir})
+			g := gate.New(gate.Config{
+				Open: func(carillon.OrgID) engine.Log { return log }, Signals: func(carillon.OrgID) engine.Signals { return nil }, Orgs: dir,
+			})
 			drafts := make([]carillon.Draft, n)
 			for i := range drafts {
 				drafts[i] = carillon.Draft{Type: "workflow.step.completed", Subject: "wf-123", Time: "2025-07-09T10:30:00.000Z", ID: "own-id", Data: make([]byte, 300)}

@@ -17,13 +17,14 @@ type Stats struct {
 	Duplicates uint64 // known already, not stored again
 	Bytes      uint64 // of the data of stored events
 	Large      uint64 // stored events of more than 1,000 bytes of data
-	Failed     uint64 // events that the log refused
+	Ephemeral  uint64 // handed on, not stored
+	Failed     uint64 // events that the log refused, or that could not be handed on
 	// Refused counts batches by the code they were refused with.
 	Refused map[carillon.Code]uint64
 	// Limits counts those that met a limit of the config, by its name.
 	Limits map[string]uint64
 
-	InFlight      int64 // events that wait for the log now
+	InFlight      int64 // events that wait for the log now, or to be handed on
 	InFlightBytes int64
 }
 
@@ -35,6 +36,7 @@ func (g *Gate) Stats() Stats {
 		Duplicates:    c.duplicates.Load(),
 		Bytes:         c.bytes.Load(),
 		Large:         c.large.Load(),
+		Ephemeral:     c.ephemeral.Load(),
 		Failed:        c.failed.Load(),
 		InFlight:      c.inFlight.Load(),
 		InFlightBytes: c.inFlightBytes.Load(),
@@ -54,10 +56,10 @@ var refusals = [...]carillon.Code{
 }
 
 type counters struct {
-	events, duplicates, bytes, large, failed atomic.Uint64
-	refused                                  [len(refusals)]atomic.Uint64
-	limits                                   limit.Hits
-	inFlight, inFlightBytes                  atomic.Int64
+	events, duplicates, bytes, large, ephemeral, failed atomic.Uint64
+	refused                                             [len(refusals)]atomic.Uint64
+	limits                                              limit.Hits
+	inFlight, inFlightBytes                             atomic.Int64
 }
 
 // newLimits are those that the gate refuses by.

@@ -22,16 +22,18 @@ const (
 
 // tenant is what the gate remembers of one organization.
 type tenant struct {
-	org    *org.Org
-	log    engine.Log
-	events *rate.Limiter // nil: no limit
-	bytes  *rate.Limiter // nil: no limit
-	used   time.Time     // guarded by tenants.mu
+	org     *org.Org
+	log     engine.Log
+	signals engine.Signals
+	events  *rate.Limiter // nil: no limit
+	bytes   *rate.Limiter // nil: no limit
+	used    time.Time     // guarded by tenants.mu
 }
 
 // tenants are the organizations that published lately.
 type tenants struct {
 	open    func(carillon.OrgID) engine.Log
+	signals func(carillon.OrgID) engine.Signals
 	atLeast int // bytes that every organization may send at once: one event
 
 	mu sync.Mutex // guards what follows
@@ -50,7 +52,7 @@ func (ts *tenants) get(o *org.Org, now time.Time) *tenant {
 	if len(ts.m) >= maxTenants {
 		ts.evict(now)
 	}
-	t := &tenant{org: o, log: ts.open(o.ID), used: now}
+	t := &tenant{org: o, log: ts.open(o.ID), signals: ts.signals(o.ID), used: now}
 	if n := o.Limits.PublishPerSecond; n > 0 {
 		burst := o.Limits.PublishBurst
 		if burst <= 0 {

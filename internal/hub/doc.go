@@ -9,6 +9,13 @@
 // scans of the log and then from the ring), and it moves between the two
 // without losing or repeating an entry.
 //
+// While its client is slow, a feed leaves out what the overflow of its
+// subscriptions lets it: an entry only for newer ones that it knows to wait.
+//
+// Ephemeral events go past all this, from the engine's signals to the shards'
+// mailboxes. A feed keeps a few aside while it is live, and loses them when it is
+// not.
+//
 // # Concurrency
 //
 // The methods of [Shard], [Feed] and [Timer] are for the shard's goroutine only,

@@ -14,12 +14,13 @@ const lookBudget = 2048
 // Sub is one subscription of a feed: a pattern with an optional subject, or the
 // inbox of a user.
 type Sub struct {
-	Pattern carillon.Pattern
-	Subject string
+	Pattern  carillon.Pattern
+	Subject  string
+	Overflow carillon.Overflow // while it stands, SetOverflow changes it
 
 	user  string // an inbox, when not empty
 	start uint64 // entries up to this sequence are not for it
-	since uint64 // what follows this sequence is, or a backfill has brought it
+	since uint64 // what follows this sequence is, or a backfill has brought it; nothing of it was left out
 	feed  *Feed
 	node  *node
 	index int // in node.lists[shard]
@@ -30,15 +31,18 @@ func NewInbox(user string) *Sub { return &Sub{user: user} }
 
 // accepts is for an entry that matched the node of the subscription.
 func (s *Sub) accepts(e *carillon.Entry) bool {
-	return e.Pos.Seq > s.start && (s.Subject == "" || s.Subject == e.Subject)
+	return e.Pos.Seq > s.start && s.about(e)
 }
+
+// about is accepts for an ephemeral event.
+func (s *Sub) about(e *carillon.Entry) bool { return s.Subject == "" || s.Subject == e.Subject }
 
 // wants is for any entry of the organization.
 func (s *Sub) wants(e *carillon.Entry) bool { return s.accepts(e) && s.matches(e) }
 
 // brought is wants for what the subscription got by a backfill, too.
 func (s *Sub) brought(e *carillon.Entry) bool {
-	return e.Pos.Seq > s.since && (s.Subject == "" || s.Subject == e.Subject) && s.matches(e)
+	return e.Pos.Seq > s.since && s.about(e) && s.matches(e)
 }
 
 func (s *Sub) matches(e *carillon.Entry) bool {
@@ -57,6 +61,7 @@ type Item struct {
 	Mark     any           // everything up to this mark has been given
 	Gap      *carillon.Gap // entries are missing here
 	End      bool          // a backfill has given all
+	Overrun  bool          // more waits under disconnect than may: the owner ends
 }
 
 // mark asks to be told when the feed has looked at everything up to seq.
@@ -86,16 +91,19 @@ type Feed struct {
 	less  *Feed  // a backfill leaves out what this feed's subscriptions brought
 	of    []*Sub // but for these, whose backfill it is
 	queue []uint64
+	aside *aside // nil: empty
 	marks []mark
 	gap   *carillon.Gap
+	late  *late // nil: nothing is noted
 
 	chunk   *scanChunk
 	chunkAt int
 	ticket  uint32 // of the pass it waits for
 
-	walks bool // behind, in the ring: it goes from entry to entry, attach was of no use
+	walks   bool // behind, in the ring: it goes from entry to entry, attach was of no use
+	lenient bool // some subscription may miss something
 
-	live, held, asking, catching, closed, ended bool
+	live, held, asking, catching, closed, ended, listens bool
 }
 
 func (f *Feed) part() *partition { return f.realm.part }
@@ -123,8 +131,11 @@ func (f *Feed) Close() {
 			f.realm.leave(sub, f.shard.id)
 		}
 	}
-	f.subs, f.marks, f.chunk = nil, nil, nil
+	f.subs, f.marks, f.chunk, f.late, f.aside = nil, nil, nil, nil, nil
 	f.dropQueue()
+	if f.listens {
+		f.shard.hub.unlisten(f.realm)
+	}
 	if f.prev != nil {
 		f.prev.next = f.next
 	} else {
@@ -137,7 +148,11 @@ func (f *Feed) Close() {
 }
 
 // Hold makes the feed stand still; Release lets it go on.
-func (f *Feed) Hold() { f.settle(); f.held = true }
+func (f *Feed) Hold() {
+	f.settle()
+	f.discard()
+	f.held = true
+}
 
 // Release lets the feed go on.
 func (f *Feed) Release() {
@@ -174,7 +189,7 @@ func (f *Feed) Live() bool { return f.live }
 // Jump moves a held feed to pos.
 func (f *Feed) Jump(pos carillon.Position) {
 	f.fallBehind()
-	f.pos, f.seq, f.cur, f.chunk = pos, pos.Seq, 0, nil
+	f.pos, f.seq, f.cur, f.chunk, f.late = pos, pos.Seq, 0, nil, nil
 }
 
 func (f *Feed) passTo(p place) {
@@ -192,6 +207,7 @@ func (f *Feed) Add(sub *Sub, start uint64) error {
 		return err
 	}
 	f.subs = append(f.subs, sub)
+	f.late, f.lenient = nil, f.lenient || sub.Overflow != carillon.OverflowReplay
 	f.catchUp()
 	f.lookAgain(start)
 	return nil
@@ -203,12 +219,15 @@ func (f *Feed) Remove(sub *Sub) {
 	if i := slices.Index(f.subs, sub); i >= 0 {
 		f.subs = slices.Delete(f.subs, i, i+1)
 	}
+	f.judgeAnew()
 	f.sift()
+	f.siftAside(func(d *Delivery) bool { return !f.hears(d.Entry) })
 }
 
 // Restart has a subscription begin anew, after the sequence start.
 func (f *Feed) Restart(sub *Sub, start uint64) {
 	sub.start, sub.since = start, start
+	f.late = nil
 	f.sift()
 	f.lookAgain(start)
 }
@@ -286,9 +305,15 @@ func (f *Feed) Mark(seq uint64, tag any) {
 	f.owner.FeedDue()
 }
 
-// offer is called for a live match.
+// offer is called for a match.
 func (f *Feed) offer(d *Delivery) {
-	if !f.live || d.at.n <= f.last {
+	if !f.live {
+		if f.lenient {
+			f.note(d.Entry)
+		}
+		return
+	}
+	if d.at.n <= f.last {
 		return
 	}
 	if len(f.queue) == 0 {
@@ -298,6 +323,9 @@ func (f *Feed) offer(d *Delivery) {
 	if len(f.queue) >= f.shard.hub.cfg.FeedQueue {
 		f.shard.stats.FellBehind++
 		f.fallBehind()
+		if f.lenient {
+			f.note(d.Entry)
+		}
 		return
 	}
 	if f.queue == nil {
@@ -322,7 +350,11 @@ func (f *Feed) fallBehindFrom(here place) {
 		f.cur = 0
 	}
 	f.walks = false
+	if f.lenient {
+		f.noteQueue()
+	}
 	f.dropQueue()
+	f.discard()
 	f.owner.FeedDue()
 }
 
@@ -360,7 +392,7 @@ func (f *Feed) reset() {
 	f.fallBehind()
 	here := f.shard.places[f.part().id]
 	f.pos, f.seq, f.last, f.cur, f.hold = here.pos, here.pos.Seq, here.n, 0, here.n
-	f.chunk, f.asking = nil, false
+	f.chunk, f.asking, f.late = nil, false, nil
 	f.ticket++
 	f.gap = &carillon.Gap{Reason: carillon.GapReset, Pos: here.pos}
 	for _, sub := range f.subs {
@@ -420,8 +452,14 @@ func (f *Feed) nextLive() (Item, bool) {
 		return Item{Delivery: d}, true
 	}
 	f.settle()
+	if f.late != nil { // everything was taken
+		f.late = nil
+	}
 	if it, ok := f.dueMark(); ok {
 		return it, true
+	}
+	if f.aside != nil {
+		return Item{Delivery: f.nextAside()}, true
 	}
 	if len(f.marks) > 0 {
 		f.shard.catchLater(f)
@@ -460,6 +498,10 @@ func (f *Feed) wants(e *carillon.Entry) bool {
 // the ring, the next pass.
 func (f *Feed) nextBehind() (Item, bool) {
 	here := f.shard.places[f.part().id]
+	slow := f.slow()
+	if slow && f.overrun() {
+		return Item{Overrun: true}, true
+	}
 	for range lookBudget {
 		d, ok := f.look(here)
 		if f.live {
@@ -476,7 +518,7 @@ func (f *Feed) nextBehind() (Item, bool) {
 			return f.arrived(here)
 		}
 		f.take(d)
-		if f.wants(d.Entry) {
+		if f.wants(d.Entry) && !(slow && f.leavesOut(d.Entry)) {
 			f.shard.stats.Replayed++
 			return Item{Delivery: d}, true
 		}
@@ -513,7 +555,7 @@ func (f *Feed) look(here place) (d *Delivery, ok bool) {
 		f.shard.hub.scans.board(passenger{feed: f, ticket: f.ticket, pos: f.pos, seq: f.seq})
 		return nil, false
 	}
-	if f.end == 0 && !f.walks && here.n >= f.hold && here.pos.Seq >= f.seq {
+	if f.end == 0 && !f.walks && !f.slow() && here.n >= f.hold && here.pos.Seq >= f.seq {
 		if f.attach(here) {
 			return nil, false
 		}
@@ -610,7 +652,7 @@ func (f *Feed) arrived(here place) (Item, bool) {
 		return Item{End: true}, true
 	}
 	if f.end == 0 && here.n >= f.hold && here.pos.Seq >= f.seq {
-		f.live, f.last = true, here.n
+		f.live, f.last, f.late = true, here.n, nil
 		if len(f.marks) == 0 {
 			return Item{}, false
 		}
@@ -625,7 +667,7 @@ func (f *Feed) Rest() { f.chunk = nil }
 
 // Pending reports whether Next would have something to look at. It is a hint.
 func (f *Feed) Pending() bool {
-	return !f.closed && !f.held && (f.gap != nil || len(f.queue) > 0 || !f.live && !f.asking && !f.catching)
+	return !f.closed && !f.held && (f.gap != nil || len(f.queue) > 0 || f.aside != nil || !f.live && !f.asking && !f.catching)
 }
 
 // land is what a pass brings.

@@ -22,7 +22,9 @@ type Config struct {
 	Shards      int   // GOMAXPROCS, at most 64
 	RingBytes   int64 // 64 MiB for the node, encodings counted
 	FeedQueue   int   // 64 entries that a live feed may be late before it is behind
+	Conflated   int   // 1,024 subjects of which one feed that is behind knows the newest entry
 	Mailbox     int   // 4096 notices per shard
+	Ephemeral   int   // 32 KiB of ephemeral events that wait for one feed
 	ScanWorkers int   // 4 readers of the log below the ring
 	MaxShapes   int   // kinds of wildcard patterns per organization; see match.Tree
 
@@ -40,13 +42,15 @@ type Hub struct {
 	scans  *scans
 	next   atomic.Uint64 // the shard for the next session
 
-	mu     sync.Mutex // guards realms
+	mu     sync.Mutex // guards realms and ears
 	realms map[carillon.OrgID]*Realm
+	ears   map[carillon.OrgID]*ear
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	passes, scanned, stale atomic.Uint64
+	unposted               atomic.Uint64 // ephemeral events that found a mailbox full
 }
 
 // New makes a hub; Start makes it run.
@@ -62,13 +66,15 @@ func New(cfg Config) *Hub {
 	def(&cfg.Shards, runtime.GOMAXPROCS(0))
 	cfg.Shards = min(cfg.Shards, 64)
 	def(&cfg.FeedQueue, 64)
+	def(&cfg.Conflated, 1024)
 	def(&cfg.Mailbox, 4096)
+	def(&cfg.Ephemeral, 32<<10)
 	def(&cfg.ScanWorkers, 4)
 	def(&cfg.MaxShapes, match.DefaultMaxShapes)
 	if cfg.RingBytes <= 0 {
 		cfg.RingBytes = 64 << 20
 	}
-	h := &Hub{cfg: cfg, log: cfg.Logger, realms: map[carillon.OrgID]*Realm{}}
+	h := &Hub{cfg: cfg, log: cfg.Logger, realms: map[carillon.OrgID]*Realm{}, ears: map[carillon.OrgID]*ear{}}
 	parts := cfg.Engine.Partitions()
 	for i := range parts {
 		h.parts = append(h.parts, &partition{
@@ -132,6 +138,7 @@ func (h *Hub) Stop() {
 		s.poller.Wake()
 	}
 	h.wg.Wait()
+	h.deafen()
 	for _, s := range h.shards {
 		s.poller.End()
 	}

@@ -19,14 +19,16 @@ type notice struct {
 }
 
 // mailbox is how others reach a shard. Notices are bounded: when there is no
-// room, one mark per partition says "from this index on, read the ring". Tasks
-// are bounded by who posts them: each connection has a fixed few outstanding.
+// room, one mark per partition says "from this index on, read the ring". So are
+// signals, which are ephemeral events: what finds no room is dropped. Tasks are
+// bounded by who posts them: each connection has a fixed few outstanding.
 type mailbox struct {
 	wake func() // the shard
 
 	mu      sync.Mutex // guards what follows
 	room    int
 	notices []notice
+	signals []notice
 	marks   []uint64 // per partition; 0: none
 	resets  []bool   // per partition: the ring was emptied
 	tasks   []Task
@@ -64,6 +66,17 @@ func (b *mailbox) post(n notice) (marked bool) {
 	return false
 }
 
+// signal leaves an ephemeral event, if there is room.
+func (b *mailbox) signal(n notice) bool {
+	b.mu.Lock()
+	defer b.unlock()
+	if len(b.signals) >= b.room {
+		return false
+	}
+	b.signals = append(b.signals, n)
+	return true
+}
+
 func (b *mailbox) reset(partition int) {
 	b.mu.Lock()
 	defer b.unlock()
@@ -87,6 +100,7 @@ func (b *mailbox) nudge() {
 // mail is what a shard took out at once.
 type mail struct {
 	notices []notice
+	signals []notice
 	marks   []uint64
 	resets  []bool
 	tasks   []Task
@@ -98,8 +112,9 @@ func (b *mailbox) take(m *mail) (any bool) {
 	defer b.mu.Unlock()
 	b.asleep = false
 	m.notices, b.notices = b.notices, m.notices[:0]
+	m.signals, b.signals = b.signals, m.signals[:0]
 	m.tasks, b.tasks = b.tasks, m.tasks[:0]
-	any = len(m.notices)+len(m.tasks) > 0
+	any = len(m.notices)+len(m.signals)+len(m.tasks) > 0
 	for p := range b.marks {
 		m.marks[p], m.resets[p] = b.marks[p], b.resets[p]
 		any = any || m.marks[p] != 0 || m.resets[p]
@@ -113,7 +128,7 @@ func (b *mailbox) take(m *mail) (any bool) {
 func (b *mailbox) sleep() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.notices)+len(b.tasks) > 0 || b.nudged {
+	if len(b.notices)+len(b.signals)+len(b.tasks) > 0 || b.nudged {
 		b.nudged = false
 		return false
 	}

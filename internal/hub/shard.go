@@ -28,6 +28,7 @@ type Shard struct {
 	catching []*Feed // behind, at the shard's place, not yet allowed to be live
 	due      dueList
 	pool     [][]uint64 // spare queues of feeds
+	asides   []*aside   // and of their ephemeral events
 	stats    Stats
 }
 
@@ -110,11 +111,15 @@ func (s *Shard) handle() {
 			s.readFrom(s.hub.parts[p], from)
 		}
 	}
+	for _, n := range s.mail.signals {
+		s.hear(n.d, n.nodes)
+	}
 	for i, t := range s.mail.tasks {
 		t.Run()
 		s.mail.tasks[i] = nil
 	}
 	clear(s.mail.notices)
+	clear(s.mail.signals)
 }
 
 // offer gives an entry to the feeds of this shard at the matched nodes.

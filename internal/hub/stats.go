@@ -10,7 +10,15 @@ type Stats struct {
 	RingResumes      uint64 // cursors that the ring could verify
 	LogLookups       uint64 // cursors that the log was asked about
 	TooManyShapes    uint64 // subscriptions refused for the placement of their wildcards
+	Conflated        uint64 // entries left out for a newer one of their subject
+	DroppedOldest    uint64 // entries left out for newer ones of any
+	TooManySubjects  uint64 // entries that could not leave older ones out
 	Feeds            uint64 // now
+
+	// Ephemeral events that a feed did not give: it was behind or held, a newer
+	// one came, or there was no room.
+	EphemeralBehind, EphemeralSuperseded, EphemeralFull uint64
+	EphemeralUnposted                                   uint64 // for shards whose mailbox was full
 
 	Entries, Notices, Marked, Reopened, Resets uint64 // of the tails
 	Passes, Scanned, StalePasses, Queued       uint64 // of the scans; queued had to wait for a worker
@@ -36,6 +44,7 @@ func (h *Hub) Stats(ctx context.Context) Stats {
 	}
 	sum.Passes, sum.Scanned, sum.StalePasses = h.passes.Load(), h.scanned.Load(), h.stale.Load()
 	sum.Queued = h.scans.queued.Load()
+	sum.EphemeralUnposted = h.unposted.Load()
 	h.mu.Lock()
 	sum.Realms = uint64(len(h.realms))
 	h.mu.Unlock()
@@ -60,6 +69,12 @@ func (h *Hub) Stats(ctx context.Context) Stats {
 			sum.RingResumes += st.RingResumes
 			sum.LogLookups += st.LogLookups
 			sum.TooManyShapes += st.TooManyShapes
+			sum.Conflated += st.Conflated
+			sum.DroppedOldest += st.DroppedOldest
+			sum.TooManySubjects += st.TooManySubjects
+			sum.EphemeralBehind += st.EphemeralBehind
+			sum.EphemeralSuperseded += st.EphemeralSuperseded
+			sum.EphemeralFull += st.EphemeralFull
 			sum.Feeds += st.Feeds
 		case <-ctx.Done():
 			return sum

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -201,6 +202,97 @@ func TestWhoIsSlowIsCutAndCounted(t *testing.T) {
 					t.Errorf("%s was met %d times", limit, got)
 				}
 			}
+		})
+	}
+}
+
+// A message in pieces is not waited for longer than it may take, however alive its
+// client is.
+func TestAMessageInPiecesIsNotWaitedForWithoutEnd(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		cfg := settings("")
+		cfg.Connection.MessageTimeout = config.Duration(100 * time.Millisecond)
+		c := client(t)
+		if secure {
+			c = tlsClient(t, overTLS(t, cfg), false)
+		}
+		n := &limitedNode{Server: start(t, cfg), client: c}
+		conn, _, err := websocket.Dial(t.Context(), n.PublicURL()+"/v1/ws?token="+token(t, "alice"), &websocket.DialOptions{HTTPClient: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.CloseNow()
+		w, err := conn.Writer(t.Context(), websocket.MessageText)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, strings.Repeat("x", 64<<10)); err != nil { // more than is kept back
+			t.Fatal(err)
+		}
+		closed := make(chan error, 1)
+		go func() {
+			_, err := next(t.Context(), conn)
+			for err == nil {
+				_, err = next(t.Context(), conn)
+			}
+			closed <- err
+		}()
+		for err == nil {
+			err = conn.Ping(t.Context())
+		}
+		if err := <-closed; websocket.CloseStatus(err) != 1008 {
+			t.Errorf("over TLS: %t: closed with %v, want 1008", secure, err)
+		}
+		if got := n.limits(t); got["message_timeout"] != 1 {
+			t.Errorf("over TLS: %t: met %v", secure, got)
+		}
+	}
+}
+
+// Connections whose client does not read are on the metrics page, and so is what
+// is kept for them; it is small, as the rest waits in the log.
+func TestWhoDoesNotReadIsSeenByTheOperator(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		cfg := settings("")
+		cfg.Connection.SendBuffer = 64 << 10
+		c := client(t)
+		if secure {
+			c = tlsClient(t, overTLS(t, cfg), false)
+		}
+		n := &limitedNode{Server: start(t, cfg), client: c}
+		kept := func() (full, bytes int) {
+			_, page := do(t, c, http.MethodGet, n.OpsURL()+"/metrics", "")
+			for line := range strings.Lines(page) {
+				var v float64
+				if k, _ := fmt.Sscanf(line, "carillon_sockets_full %g", &v); k == 1 {
+					full = int(v)
+				}
+				if k, _ := fmt.Sscanf(line, "carillon_sockets_kept_bytes %g", &v); k == 1 {
+					bytes = int(v)
+				}
+			}
+			return full, bytes
+		}
+		conn, _, err := websocket.Dial(t.Context(), n.PublicURL()+"/v1/ws?token="+token(t, "alice"), &websocket.DialOptions{HTTPClient: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Write(t.Context(), websocket.MessageText, []byte(`{"type":"subscribe","pattern":"a"}`)); err != nil {
+			t.Fatal(err)
+		}
+		await(t, conn, "caught_up")
+		n.until(t, func() bool {
+			n.publish(t, array(50, 100_000), 202, "")
+			full, bytes := kept()
+			return full == 1 && bytes > 0
+		})
+		if _, bytes := kept(); bytes > 1<<20 {
+			t.Errorf("over TLS: %t: %d bytes are kept", secure, bytes)
+		}
+		_ = conn.CloseNow()
+		n.until(t, func() bool {
+			full, bytes := kept()
+			return full == 0 && bytes == 0
 		})
 	}
 }

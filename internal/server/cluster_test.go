@@ -116,6 +116,67 @@ func TestEventIDsStayValidWhenTheLogMoves(t *testing.T) {
 	}
 }
 
+// hearEphemeral publishes an ephemeral event on one node until a client of another
+// has heard it.
+func hearEphemeral(t *testing.T, c *http.Client, publisher *server.Server, ws *websocket.Conn, data string) {
+	t.Helper()
+	heard := make(chan frame, 1)
+	go func() {
+		f, err := next(t.Context(), ws)
+		for err == nil && string(f.Payload) != data {
+			f, err = next(t.Context(), ws)
+		}
+		heard <- f
+	}()
+	for {
+		status, body := do(t, c, http.MethodPost, publisher.PublicURL()+"/v1/events", `{"type":"a.b","ephemeral":true,"data":`+data+`}`, "Authorization", "Bearer "+token(t, "alice"))
+		if want := `{"events":[{"duplicate":false}]}`; status != http.StatusAccepted || body != want {
+			t.Fatalf("%d: %s", status, body)
+		}
+		select {
+		case f := <-heard:
+			if f.Type != "event" || f.ID != "" {
+				t.Errorf("heard %+v", f)
+			}
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func TestEphemeralEventsReachEveryNodeAlsoWithoutAQuorum(t *testing.T) {
+	t.Parallel() // it mostly waits
+	cluster := testkit.NewCluster(t)
+	c := client(t)
+	nodes := []*server.Server{start(t, onNATS(t, cluster)), start(t, onNATS(t, cluster))}
+	sockets := make([]*websocket.Conn, len(nodes))
+	for i, s := range nodes {
+		ws, err := dial(t.Context(), s.PublicURL(), token(t, "bob"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ws.CloseNow()
+		await(t, ws, "caught_up")
+		sockets[i] = ws
+	}
+	for i := range nodes {
+		hearEphemeral(t, c, nodes[0], sockets[i], fmt.Sprintf(`"to %d"`, i))
+	}
+	hearEphemeral(t, c, nodes[1], sockets[0], `"back"`)
+	cluster.Nodes[0].Kill(t)
+	cluster.Nodes[1].Kill(t)
+	cluster.Await(t, "a publish on either node", func(context.Context) bool {
+		for _, s := range nodes {
+			status, _ := do(t, c, http.MethodPost, s.PublicURL()+"/v1/events", `{"type":"x","ephemeral":true,"data":1}`, "Authorization", "Bearer "+token(t, "alice"))
+			if status != http.StatusAccepted {
+				return false
+			}
+		}
+		return true
+	})
+	hearEphemeral(t, c, nodes[0], sockets[1], `"with one server left"`)
+}
+
 func TestWithoutAQuorumResumesAreServedAndPublishesRefused(t *testing.T) {
 	t.Parallel() // it mostly waits
 	cluster := testkit.NewCluster(t)

@@ -32,6 +32,7 @@ type progress struct {
 	history *hub.History
 	api     *api.API
 	orgs    http.Handler // the management of organizations
+	echo    http.Handler // sends back what it gets
 }
 
 // health is how far a node has come. The operations port reads it while the node

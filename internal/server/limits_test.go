@@ -3,6 +3,7 @@ package server_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"reflect"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/gobwas/ws"
 
 	"github.com/carillon-rt/carillon/internal/config"
 	"github.com/carillon-rt/carillon/internal/server"
@@ -163,6 +165,37 @@ var hits = map[string]hit{
 		},
 		times: 1,
 	},
+	"control_frames_per_minute": {
+		set: func(c *config.Config) { c.Limits.ControlFramesPerMinute = 10 },
+		meet: func(t *testing.T, n *limitedNode) {
+			const pong, piece, lastPiece = "\x8a\x80....", "\x01\x80....", "\x80\x80...."
+			url := "ws" + strings.TrimPrefix(n.PublicURL(), "http") + "/v1/ws"
+			for _, frames := range []string{strings.Repeat(pong, 40), strings.Repeat(piece+lastPiece, 40)} {
+				d := ws.Dialer{Header: ws.HandshakeHeaderHTTP{"Authorization": {"Bearer " + token(t, "alice")}}}
+				conn, _, _, err := d.Dial(t.Context(), url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if _, err := io.WriteString(conn, frames); err != nil { // more than a minute's, should one begin meanwhile
+					t.Fatal(err)
+				}
+				for {
+					f, err := ws.ReadFrame(conn) //nolint:staticcheck // the server in this process is no stranger
+					if err != nil {
+						t.Fatal(err)
+					}
+					if code, _ := ws.ParseCloseFrameData(f.Payload); f.Header.OpCode == ws.OpClose {
+						if code != 4101 {
+							t.Errorf("closed with %d", code)
+						}
+						break
+					}
+				}
+			}
+		},
+		times: 2,
+	},
 	"users_per_event": {
 		set: func(c *config.Config) { c.Limits.UsersPerEvent = 1 },
 		meet: func(t *testing.T, n *limitedNode) {
@@ -255,6 +288,20 @@ var hits = map[string]hit{
 		},
 		also: []string{"mailbox"}, // so many at once may do both
 	},
+	"conflated_subjects": {
+		set: func(c *config.Config) { c.Limits.FeedQueue, c.Limits.ConflatedSubjects = 1, 1 },
+		meet: func(t *testing.T, n *limitedNode) {
+			s := n.socket(t)
+			s.send(`{"type":"subscribe","pattern":">","overflow":"conflate"}`)
+			await(t, s.Conn, "subscribed")
+			two := strings.Replace(array(1000, 1), `"a"`, `"a","subject":"s"`, 1)
+			n.until(t, func() bool {
+				n.publish(t, two, 202, "")
+				return n.limits(t)["conflated_subjects"] > 0
+			})
+		},
+		also: []string{"feed_queue", "mailbox"},
+	},
 	"mailbox": {
 		set: func(c *config.Config) { c.Limits.Mailbox = 16 },
 		meet: func(t *testing.T, n *limitedNode) {
@@ -265,6 +312,28 @@ var hits = map[string]hit{
 			})
 		},
 		also: []string{"feed_queue"},
+	},
+	"ephemeral_buffer": {
+		set: func(c *config.Config) { c.Limits.EphemeralBuffer = 1 },
+		meet: func(t *testing.T, n *limitedNode) {
+			n.socket(t)
+			n.until(t, func() bool {
+				n.publish(t, ephemerals(1000), 202, "")
+				return n.limits(t)["ephemeral_buffer"] > 0
+			})
+		},
+		also: []string{"mailbox", "ephemeral_bytes"}, // so many at once may do it all
+	},
+	"ephemeral_bytes": {
+		set: func(c *config.Config) { c.Limits.EphemeralBytes = 256 },
+		meet: func(t *testing.T, n *limitedNode) {
+			n.socket(t)
+			n.until(t, func() bool {
+				n.publish(t, ephemerals(1000), 202, "")
+				return n.limits(t)["ephemeral_bytes"] > 0
+			})
+		},
+		also: []string{"mailbox"},
 	},
 	"scan_workers": {
 		set: func(c *config.Config) { c.Limits.ScanWorkers = 1 },
@@ -518,6 +587,15 @@ func array(n, size int) string {
 	return `[` + event + strings.Repeat(`,`+event, n-1) + `]`
 }
 
+// ephemerals is a body of n ephemeral events of as many subjects.
+func ephemerals(n int) string {
+	events := make([]string, n)
+	for i := range events {
+		events[i] = fmt.Sprintf(`{"type":"a","data":1,"subject":"%d","ephemeral":true}`, i)
+	}
+	return `[` + strings.Join(events, ",") + `]`
+}
+
 // meetInFlight publishes twice before the log can have answered, until that was
 // too much for the node.
 func meetInFlight(t *testing.T, n *limitedNode) {
@@ -594,7 +672,7 @@ func TestPollWaitsAsConfigured(t *testing.T) {
 	if status, body := do(t, c, http.MethodGet, s.PublicURL()+"/v1/poll", "", auth...); status != http.StatusOK {
 		t.Errorf("%d, %s", status, body)
 	}
-	if took := time.Since(begin); took < 900*time.Millisecond || took > 10*time.Second {
+	if took := time.Since(begin); took < time.Second { // the client's own limit is what it is not above
 		t.Errorf("a poll that does not say waited %v, want 1s", took)
 	}
 	if status, body := do(t, c, http.MethodGet, s.PublicURL()+"/v1/poll?wait=3", "", auth...); status != http.StatusBadRequest || !strings.Contains(body, "0 to 2") {

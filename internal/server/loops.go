@@ -36,10 +36,22 @@ func pollers(loops []*loop.Loop) func(shard int) hub.Poller {
 	return func(shard int) hub.Poller { return loops[shard] }
 }
 
+// connections counts those of all kinds.
+func (s *Server) connections() loop.Stats {
+	all := s.sockets.Stats()
+	for _, l := range s.loops {
+		all.Add(l.Stats())
+	}
+	return all
+}
+
 // closeConnections cuts what is still connected.
 func (s *Server) closeConnections(ctx context.Context) error {
 	err := s.sockets.Close(ctx)
 	if s.hub == nil { // nothing ran in the loops
+		for _, l := range s.loops {
+			l.End()
+		}
 		return err
 	}
 	for _, l := range s.loops {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/admin"
 	"github.com/carillon-rt/carillon/internal/config"
 	"github.com/carillon-rt/carillon/internal/telemetry"
@@ -16,6 +17,7 @@ func closeReasons() map[wire.CloseCode]string {
 		wire.CloseProtocol:     "protocol",
 		wire.CloseUnsupported:  "unsupported_data",
 		wire.CloseInvalidData:  "invalid_utf8",
+		wire.ClosePolicy:       "too_slow",
 		wire.CloseTooBig:       "too_large",
 		wire.CloseInternal:     "internal",
 		wire.CloseBadFrames:    "bad_frames",
@@ -44,6 +46,8 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	c := parts.core.Stats()
 	m.Connections, m.ConnectionsTotal, m.Polls = c.Active, c.Opened, c.Polls
 	m.MessagesSent, m.MessagesReceived, m.Gaps, m.ReadingPaused = c.Sent, c.Received, c.Gaps, c.Paused
+	sockets := s.connections()
+	m.SocketsFull, m.SocketsKept = sockets.Full, sockets.Kept
 	m.Latency = telemetry.Histogram{Bounds: c.LatencyBounds, Buckets: c.LatencyBuckets, Sum: c.LatencySum}
 	for code, reason := range closeReasons() {
 		m.Errors[reason] = c.Closes[code]
@@ -53,8 +57,14 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	h := parts.hub.Stats(ctx)
 	m.RingBytes, m.RingEntries, m.Feeds, m.Realms = h.RingBytes, h.RingEntries, h.Feeds, h.Realms
 	m.FellBehind, m.Replayed, m.RingResumes, m.LogLookups = h.FellBehind, h.Replayed, h.RingResumes, h.LogLookups
+	m.LeftOut = map[string]uint64{carillon.OverflowConflate.String(): h.Conflated, carillon.OverflowDropOldest.String(): h.DroppedOldest}
 	m.TailEntries, m.TailReopened, m.TailResets = h.Entries, h.Reopened, h.Resets
 	m.ScanPasses, m.ScanEntries, m.ScanStale, m.MailboxOverflows = h.Passes, h.Scanned, h.StalePasses, h.MailboxOverflows
+
+	m.EphemeralDelivered = c.Ephemeral
+	m.EphemeralDropped = map[string]uint64{
+		"mailbox": h.EphemeralUnposted, "behind": h.EphemeralBehind, "superseded": h.EphemeralSuperseded, "queue": h.EphemeralFull,
+	}
 
 	g := parts.gate.Stats()
 	m.Published, m.Duplicates, m.PublishedBytes, m.PublishedLarge, m.PublishFailed = g.Events, g.Duplicates, g.Bytes, g.Large, g.Failed
@@ -64,7 +74,10 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 		m.PublishRefused[string(code)] = n
 	}
 
+	m.EphemeralPublished = g.Ephemeral
+
 	e := parts.engine.Stats()
+	m.EphemeralHeard, m.EphemeralDropped["buffer"] = e.SignalsHeard, e.SignalsDropped
 	m.Appends, m.AppendFailures, m.AppendDuplicates = e.Appends, e.Failures, e.Duplicates
 	m.Flights, m.BatchFlights, m.QueueDepth, m.ReadEntries = e.Flights, e.BatchFlights, e.QueueDepth, e.ReadEntries
 	m.AckCount, m.AckTotal = e.AckCount, time.Duration(e.AckNanosTotal)
@@ -95,7 +108,10 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	m.Limits["wildcard_shapes_per_org"] = h.TooManyShapes
 	m.Limits["ring_bytes"] = h.Evictions
 	m.Limits["feed_queue"] = h.FellBehind
-	m.Limits["mailbox"] = h.MailboxOverflows
+	m.Limits["conflated_subjects"] = h.TooManySubjects
+	m.Limits["mailbox"] = h.MailboxOverflows + h.EphemeralUnposted
+	m.Limits["ephemeral_buffer"] = e.SignalsDropped
+	m.Limits["ephemeral_bytes"] = h.EphemeralFull
 	m.Limits["scan_workers"] = h.Queued
 	m.Limits["bytes_per_org"] = e.Cuts
 	return m

@@ -94,6 +94,9 @@ func (s *Server) opsHandler() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("/v1/orgs", s.manageOrgs)
 	mux.HandleFunc("/v1/orgs/", s.manageOrgs)
+	if s.opt.DebugEcho {
+		mux.HandleFunc("/debug/echo", s.serveWith(func(p *progress) http.Handler { return p.echo }))
+	}
 	page := admin.Config{Status: s.status}
 	if dev := s.opt.Development; dev != nil {
 		page.Live = func() *admin.Live {
@@ -115,12 +118,19 @@ func (s *Server) manageOrgs(w http.ResponseWriter, r *http.Request) {
 		transport.Problem(w, r, s.log, err)
 		return
 	}
-	parts, _, _ := s.health.load()
-	if parts == nil {
-		transport.Problem(w, r, s.log, carillon.Unavailable(time.Second, nil, "the node is starting or stopping; try again"))
-		return
+	s.serveWith(func(p *progress) http.Handler { return p.orgs })(w, r)
+}
+
+// serveWith serves with a part of the node, once it is there.
+func (s *Server) serveWith(part func(*progress) http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		parts, _, _ := s.health.load()
+		if parts == nil {
+			transport.Problem(w, r, s.log, carillon.Unavailable(time.Second, nil, "the node is starting or stopping; try again"))
+			return
+		}
+		part(parts).ServeHTTP(w, r)
 	}
-	parts.orgs.ServeHTTP(w, r)
 }
 
 func (s *Server) checkOperator(r *http.Request) error {

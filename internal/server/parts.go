@@ -40,13 +40,13 @@ func openEngine(ctx context.Context, cfg *config.Config, orgs *org.Directory, lo
 	if e.Kind == config.KindMemory {
 		return memory.New(memory.Config{
 			Partitions: e.Partitions, Retention: e.Retention.Age.D(), MaxPerOrg: int(min(perOrg, math.MaxInt)),
-			OrgBudget: orgs.Budget, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
+			OrgBudget: orgs.Budget, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(), SignalBuffer: cfg.Limits.EphemeralBuffer,
 		}), nil
 	}
 	c := jetstream.Config{
 		Dir: cfg.Data, Durability: jetstream.Durability(e.Durability), Partitions: e.Partitions, Prefix: e.NATS.Prefix,
 		Retention: e.Retention.Age.D(), MaxPerOrg: perOrg, OrgBudget: orgs.Budget, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
-		Logger: log,
+		SignalBuffer: cfg.Limits.EphemeralBuffer, Logger: log,
 	}
 	if c.NATS = natsOf(cfg); c.NATS != nil {
 		log.Info("server: connecting to the log", "nats", c.NATS.URL)
@@ -222,7 +222,7 @@ func published(iss *config.Issuer) *auth.JWKS {
 func newGate(cfg *config.Config, e engine.Engine, orgs *org.Directory, full func() error) *gate.Gate {
 	l := &cfg.Limits
 	return gate.New(gate.Config{
-		Open: e.Open, Orgs: orgs, EventBytes: l.EventBytes.N(), BatchEvents: l.BatchEvents,
+		Open: e.Open, Signals: e.Signals, Orgs: orgs, EventBytes: l.EventBytes.N(), BatchEvents: l.BatchEvents,
 		BatchBytes: l.RequestBytes.N(), UsersPerEvent: l.UsersPerEvent,
 		InFlight: l.PublishInFlight, InFlightBytes: int64(l.PublishInFlightBytes), Full: full,
 	})

@@ -42,7 +42,10 @@ func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) htt
 		Page: l.HistoryPage, Bytes: l.HistoryBytes.N(), Concurrent: l.HistoryConcurrent,
 	})
 	// The WebSocket door looks at the Origin itself: it is no subject of CORS.
-	socket := ws.Handler(ws.Config{Core: s.core, Auth: a, Origins: origins, Sockets: &s.sockets, Loops: s.loops, FrameBytes: l.FrameBytes.N(), Logger: s.log})
+	socket := ws.Handler(ws.Config{
+		Core: s.core, Auth: a, Origins: origins, Sockets: &s.sockets, Loops: s.loops,
+		FrameBytes: l.FrameBytes.N(), MessageTimeout: cfg.Connection.MessageTimeout.D(), ControlFrames: l.ControlFramesPerMinute, Logger: s.log,
+	})
 	mux := http.NewServeMux()
 	mux.Handle("/v1/sse", s.bodies.count(sse.Handler(sse.Config{
 		Core: s.core, Auth: a, Sockets: &s.sockets, Loops: s.loops, RequestBytes: l.RequestBytes.N(), BodyTimeout: body, WriteTimeout: write, Logger: s.log,
@@ -71,6 +74,15 @@ func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) htt
 		}
 		others.ServeHTTP(w, r)
 	})))
+}
+
+// echo is the door for conformance suites, which the operations port has if it is
+// asked for.
+func (s *Server) echo() http.Handler {
+	return ws.Echo(ws.Config{
+		Core: s.core, Sockets: &s.sockets, Loops: s.loops,
+		FrameBytes: s.cfg.Limits.FrameBytes.N(), MessageTimeout: s.cfg.Connection.MessageTimeout.D(), Logger: s.log,
+	})
 }
 
 // origins are those of the settings and, for development, the live page's.

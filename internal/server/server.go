@@ -43,6 +43,10 @@ type Options struct {
 	// the one named "ops", and another one, which is public.
 	Inherited listen.Inherited
 
+	// DebugEcho has the operations port serve a WebSocket at /debug/echo that sends
+	// back what it gets, for conformance suites.
+	DebugEcho bool
+
 	// Development, if not nil, makes the node one for trying things out.
 	Development *Development
 }
@@ -205,8 +209,8 @@ func (s *Server) start(ctx context.Context) (err error) {
 	}
 	h := hub.New(hub.Config{
 		Shards: len(s.loops), Poller: pollers(s.loops),
-		Engine: s.engine, Logger: s.log, RingBytes: int64(s.cfg.Limits.RingBytes), FeedQueue: s.cfg.Limits.FeedQueue,
-		Mailbox: s.cfg.Limits.Mailbox, ScanWorkers: s.cfg.Limits.ScanWorkers, MaxShapes: s.cfg.Limits.WildcardShapesPerOrg,
+		Engine: s.engine, Logger: s.log, RingBytes: int64(s.cfg.Limits.RingBytes), FeedQueue: s.cfg.Limits.FeedQueue, Conflated: s.cfg.Limits.ConflatedSubjects,
+		Mailbox: s.cfg.Limits.Mailbox, Ephemeral: s.cfg.Limits.EphemeralBytes.N(), ScanWorkers: s.cfg.Limits.ScanWorkers, MaxShapes: s.cfg.Limits.WildcardShapesPerOrg,
 	})
 	if err := h.Start(ctx); err != nil {
 		return err
@@ -228,12 +232,12 @@ func (s *Server) start(ctx context.Context) (err error) {
 	if err := s.followOrgs(ctx, dir); err != nil {
 		return err
 	}
-	s.sockets.WriteTimeout = s.cfg.Connection.WriteTimeout.D()
+	s.sockets.WriteTimeout, s.sockets.SendBuffer = s.cfg.Connection.WriteTimeout.D(), s.cfg.Connection.SendBuffer.N()
 	handler := s.publicHandler(verifier.Authenticator, origins)
 	s.health.store(&progress{
 		core: s.core, engine: s.engine, hub: s.hub, gate: s.gate,
 		auth: verifier.Authenticator, history: s.history, api: s.api,
-		orgs: api.NewManagement(s.orgs.api),
+		orgs: api.NewManagement(s.orgs.api), echo: s.echo(),
 	})
 
 	if err := s.openPublic(ctx, handler); err != nil {

@@ -59,7 +59,12 @@ func token(tb testing.TB, user string) string {
 // start starts a node and stops it at the end of the test.
 func start(t *testing.T, cfg *config.Config) *server.Server {
 	t.Helper()
-	s, err := server.New(cfg, server.Options{Development: &server.Development{Org: "demo", User: "dev", Token: token(t, "dev")}})
+	return startWith(t, cfg, server.Options{Development: &server.Development{Org: "demo", User: "dev", Token: token(t, "dev")}})
+}
+
+func startWith(t *testing.T, cfg *config.Config, opt server.Options) *server.Server {
+	t.Helper()
+	s, err := server.New(cfg, opt)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,6 +94,20 @@ func (c *client) hold(held bool) {
 	c.s.Post(c.Ready)
 }
 
+// pull makes a held client take about so many bytes.
+func (c *client) pull(t *testing.T, budget int) {
+	t.Helper()
+	done := make(chan struct{})
+	c.s.Post(func() {
+		defer close(done)
+		bufs, _ := c.s.Pull(nil, budget)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.raw = append(c.raw, bytes.Join(bufs, nil)...)
+	})
+	<-done
+}
+
 // say sends frames and returns what came of them.
 func (c *client) say(t *testing.T, frames ...string) []frame {
 	t.Helper()
@@ -153,6 +167,14 @@ func (n *node) Submit(p *carillon.Principal, drafts []carillon.Draft, done func(
 	for _, d := range drafts {
 		batch = append(batch, engine.Append{Event: &carillon.Event{Type: carillon.Type(d.Type), Data: d.Data, From: p.User, To: carillon.Audience{Users: d.Users}}})
 	}
+	if drafts[0].Ephemeral {
+		var events []*carillon.Event
+		for _, a := range batch {
+			events = append(events, a.Event)
+		}
+		n.engine.Signals(p.Org).Publish(events, func(err error) { done(make([]carillon.Receipt, len(events)), err) })
+		return
+	}
 	n.engine.Open(p.Org).Append(batch, done)
 }
 
@@ -197,6 +219,19 @@ func (n *node) connect(opt session.Options) *client {
 
 func (n *node) gone(c *client) {
 	c.s.Post(c.s.Gone)
+	synctest.Wait()
+}
+
+// handOn publishes ephemeral events of alice's organization.
+func (n *node) handOn(events ...carillon.Event) {
+	n.Helper()
+	for i := range events {
+		n.engine.Signals("acme").Publish([]*carillon.Event{&events[i]}, func(err error) {
+			if err != nil {
+				n.Error(err)
+			}
+		})
+	}
 	synctest.Wait()
 }
 

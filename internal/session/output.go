@@ -48,8 +48,13 @@ func (s *Session) put(b []byte) {
 
 // Turn is called by the shard when the session has something to send.
 func (s *Session) Turn() {
-	if !s.closed {
-		s.opt.Conn.Ready()
+	if s.closed {
+		return
+	}
+	s.pulled = false
+	s.opt.Conn.Ready()
+	if !s.pulled {
+		s.feed.Stuck()
 	}
 }
 
@@ -61,23 +66,16 @@ func (s *Session) Pull(dst [][]byte, budget int) (_ [][]byte, last bool) {
 	if s.closed {
 		return dst, false
 	}
-	n := 0
+	s.pulled = true
 	if s.pong != nil {
 		dst, s.pong = append(dst, s.pong), nil
 	}
-	for _, b := range s.out {
-		n += len(b)
-	}
-	dst = append(dst, s.out...)
-	clear(s.out)
-	s.out, s.outBytes = s.out[:0], 0
-	if cap(s.out) > 64 {
-		s.out = nil
-	}
+	dst, n := s.pullOut(dst)
 	if !s.closing && s.opened {
 		dst = s.pullEvents(dst, budget-n)
 	}
 	if s.closing {
+		dst, _ = s.pullOut(dst) // what was said about an end by the events
 		if s.opt.Format == WebSocket && s.closeCode != 0 {
 			dst = append(dst, wire.AppendClose(nil, s.closeCode, s.closeReason))
 		}
@@ -92,11 +90,25 @@ func (s *Session) Pull(dst [][]byte, budget int) (_ [][]byte, last bool) {
 	return dst, false
 }
 
+// pullOut takes the answers and control frames, and says how many bytes they are.
+func (s *Session) pullOut(dst [][]byte) (_ [][]byte, n int) {
+	for _, b := range s.out {
+		n += len(b)
+	}
+	dst = append(dst, s.out...)
+	clear(s.out)
+	s.out, s.outBytes = s.out[:0], 0
+	if cap(s.out) > 64 {
+		s.out = nil
+	}
+	return dst, n
+}
+
 // pullEvents takes from the feed whose turn it is: a backfill's, or the
 // connection's own.
 func (s *Session) pullEvents(dst [][]byte, budget int) [][]byte {
 	var oldest time.Time
-	sent := uint64(0)
+	sent, ephemeral := uint64(0), uint64(0)
 	for budget > 0 && !s.closing {
 		feed, resume := &s.feed, true
 		if len(s.backfills) > 0 {
@@ -113,7 +125,9 @@ func (s *Session) pullEvents(dst [][]byte, budget int) [][]byte {
 			for _, b := range dst[before:] {
 				budget -= len(b)
 			}
-			if oldest.IsZero() {
+			if item.Delivery.Entry.Ephemeral() {
+				ephemeral++
+			} else if oldest.IsZero() {
 				oldest = item.Delivery.Entry.Accepted
 			}
 			sent++
@@ -125,6 +139,10 @@ func (s *Session) pullEvents(dst [][]byte, budget int) [][]byte {
 			dst, budget = s.appendFrame(dst, f, budget)
 		case item.End:
 			s.backfilled()
+		case item.Overrun:
+			s.send(wire.ErrorFrame(carillon.Errorf(carillon.CodeQuotaExceeded,
+				"more events wait for this connection than the server keeps for it with overflow disconnect; take them faster, or subscribe with another overflow"), nil))
+			s.close(wire.CloseSlowConsumer, "too slow")
 		}
 	}
 	if budget <= 0 {
@@ -137,6 +155,11 @@ func (s *Session) pullEvents(dst [][]byte, budget int) [][]byte {
 	}
 	if sent > 0 {
 		s.core.stats.sent.Add(sent)
+	}
+	if ephemeral > 0 {
+		s.core.stats.ephemeral.Add(ephemeral)
+	}
+	if !oldest.IsZero() {
 		s.core.stats.latency.observe(s.now().Sub(oldest))
 	}
 	return dst

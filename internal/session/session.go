@@ -70,6 +70,7 @@ type Session struct {
 	startGap   *carillon.Gap
 	subscribed bool // the first subscribe has happened
 	opened     bool // the feed is
+	pulled     bool // in this turn
 
 	out      [][]byte // answers and control frames, in order
 	outBytes int
@@ -196,6 +197,7 @@ func (s *Session) admit(p *carillon.Principal, after string, ref []byte, reply R
 
 func (s *Session) welcome(start hub.Start, live bool, ref []byte, reply Reply) {
 	s.Shard().Open(&s.feed, s.realm, s, start.Pos)
+	s.feed.Listen()
 	s.opened = true
 	s.startGap = start.Gap
 	if s.opt.Format == SSE {

@@ -12,9 +12,9 @@ import (
 
 // counters are shared by all sessions of a node.
 type counters struct {
-	opened, sent, received, bad, paused, gaps, dead, polls atomic.Uint64
-	limits                                                 limit.Hits
-	latency                                                latency
+	opened, sent, ephemeral, received, bad, paused, gaps, dead, polls atomic.Uint64
+	limits                                                            limit.Hits
+	latency                                                           latency
 
 	mu     sync.Mutex // guards closes
 	closes map[wire.CloseCode]uint64
@@ -35,12 +35,14 @@ const (
 	limitHistoryPage     = "history_page"
 	limitRequestBytes    = "request_bytes"
 	limitFrameBytes      = "frame_bytes"
+	limitMessageTimeout  = "message_timeout"
+	limitControlFrames   = "control_frames_per_minute"
 	limitBatchEvents     = "batch_events"
 )
 
 func newLimits() limit.Hits {
 	return limit.Of(limitConnections, limitNode, limitUser, limitAddress, limitSubscriptions, limitPublishesFlying, limitOutboxBytes, limitBadFrames,
-		limitHistoryBytes, limitHistoryPage, limitRequestBytes, limitFrameBytes, limitBatchEvents)
+		limitHistoryBytes, limitHistoryPage, limitRequestBytes, limitFrameBytes, limitMessageTimeout, limitControlFrames, limitBatchEvents)
 }
 
 // closed counts an ending by its code; codes that are not the server's own are
@@ -84,6 +86,7 @@ func (l *latency) observe(d time.Duration) {
 type Stats struct {
 	Active                                                 int
 	Opened, Sent, Received, Bad, Paused, Gaps, Dead, Polls uint64
+	Ephemeral                                              uint64            // of those sent
 	Limits                                                 map[string]uint64 // times each was met, by its name in the config
 	Closes                                                 map[wire.CloseCode]uint64
 	LatencyBounds                                          []time.Duration
@@ -95,7 +98,7 @@ type Stats struct {
 func (c *Core) Stats() Stats {
 	s := &c.stats
 	st := Stats{
-		Active: c.Count(), Opened: s.opened.Load(), Sent: s.sent.Load(), Received: s.received.Load(), Bad: s.bad.Load(),
+		Active: c.Count(), Opened: s.opened.Load(), Sent: s.sent.Load(), Ephemeral: s.ephemeral.Load(), Received: s.received.Load(), Bad: s.bad.Load(),
 		Paused: s.paused.Load(), Gaps: s.gaps.Load(), Dead: s.dead.Load(), Polls: s.polls.Load(), Limits: s.limits.Load(),
 		Closes: map[wire.CloseCode]uint64{}, LatencyBounds: latencyBounds[:], LatencySum: time.Duration(s.latency.sum.Load()),
 	}

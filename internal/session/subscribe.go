@@ -83,7 +83,7 @@ func (s *Session) wanted(f *wire.ClientFrame, subject string) ([]*subscription, 
 		if s.find(p, subject) == nil {
 			added++
 		}
-		wanted = append(wanted, &subscription{Sub: hub.Sub{Pattern: p, Subject: subject}, text: text})
+		wanted = append(wanted, &subscription{Sub: hub.Sub{Pattern: p, Subject: subject, Overflow: f.Overflow}, text: text})
 	}
 	if len(s.subs)+added > s.core.Limits.Subscriptions {
 		s.core.stats.limits.Add(limitSubscriptions)
@@ -130,6 +130,9 @@ func (s *Session) subscribeAt(f *wire.ClientFrame, reply Reply, wanted []*subscr
 		s.subs = append(s.subs, w)
 		added = append(added, w)
 		subs = append(subs, &w.Sub)
+	}
+	for _, old := range standing {
+		s.feed.SetOverflow(&old.Sub, f.Overflow)
 	}
 	if explicit {
 		// They begin anew: up to here a backfill or nothing, from here on as before.

@@ -54,6 +54,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		e.counter("ws_errors_total", "Connections that ended badly, and frames that made no sense, by reason.", n, "reason", reason)
 	}
 	e.counter("carillon_gaps_total", "Gap notices sent to clients.", s.Gaps)
+	e.gauge("carillon_sockets_full", "Connections whose socket takes no more until the client does, now.", float64(s.SocketsFull))
+	e.gauge("carillon_sockets_kept_bytes", "Bytes kept for them.", float64(s.SocketsKept))
 	e.counter("carillon_reading_paused_total", "Times a connection was not read because too much of it was unanswered.", s.ReadingPaused)
 
 	e.gauge("carillon_ring_bytes", "Memory of the newest events, with their encodings.", float64(s.RingBytes))
@@ -61,6 +63,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	e.gauge("carillon_feeds", "Cursors of clients in the log, now.", float64(s.Feeds))
 	e.gauge("carillon_realms", "Organizations with clients here, now.", float64(s.Realms))
 	e.counter("carillon_feed_fell_behind_total", "Times a client was too slow for its queue and went on from the log.", s.FellBehind)
+	for policy, n := range s.LeftOut {
+		e.counter("carillon_events_left_out_total", "Events not given to clients that were slow, by the overflow of their subscriptions.", n, "policy", policy)
+	}
 	e.counter("carillon_replayed_total", "Events given to clients that were behind.", s.Replayed)
 	e.counter("carillon_resumes_total", "Cursors of clients, by where they could be verified.", s.RingResumes, "from", "ring")
 	e.counter("carillon_resumes_total", "Cursors of clients, by where they could be verified.", s.LogLookups, "from", "log")
@@ -71,6 +76,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	e.counter("carillon_scan_entries_total", "Events read by them.", s.ScanEntries)
 	e.counter("carillon_scan_stale_total", "Reads that met a replica that was late.", s.ScanStale)
 	e.counter("carillon_mailbox_overflows_total", "Times a shard had to read the ring because its mailbox was full.", s.MailboxOverflows)
+
+	e.counter("carillon_ephemeral_published_total", "Ephemeral events handed on.", s.EphemeralPublished)
+	e.counter("carillon_ephemeral_heard_total", "Ephemeral events that came for organizations with clients here.", s.EphemeralHeard)
+	e.counter("carillon_ephemeral_delivered_total", "Ephemeral events sent to clients; ws_messages_sent_total has them too.", s.EphemeralDelivered)
+	for reason, n := range s.EphemeralDropped {
+		e.counter("carillon_ephemeral_dropped_total", "Ephemeral events dropped: on their way (buffer), for a shard (mailbox), for a client (all else).", n, "reason", reason)
+	}
 
 	e.counter("carillon_publish_events_total", "Events accepted.", s.Published)
 	e.counter("carillon_publish_duplicates_total", "Events that had been accepted before.", s.Duplicates)

@@ -21,11 +21,14 @@ type Sample struct {
 	Errors           map[string]uint64 // connections that ended badly, and frames that made no sense
 	Gaps             uint64
 	ReadingPaused    uint64
+	SocketsFull      int   // now
+	SocketsKept      int64 // now
 
 	// Of the way from the log to the clients.
 	RingBytes, RingEntries    uint64 // now
 	Feeds, Realms             uint64 // now
 	FellBehind                uint64
+	LeftOut                   map[string]uint64 // by policy
 	Replayed                  uint64
 	RingResumes, LogLookups   uint64
 	TailEntries, TailReopened uint64
@@ -33,6 +36,12 @@ type Sample struct {
 	ScanPasses, ScanEntries   uint64
 	ScanStale                 uint64
 	MailboxOverflows          uint64
+
+	// Of ephemeral events, which go past the log.
+	EphemeralPublished uint64
+	EphemeralHeard     uint64
+	EphemeralDelivered uint64
+	EphemeralDropped   map[string]uint64 // by reason
 
 	// Of the way in.
 	Published, Duplicates uint64

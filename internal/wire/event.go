@@ -18,9 +18,13 @@ const TimeFormat = "2006-01-02T15:04:05.000Z"
 // line, a poll and history: one line, absent fields left out, the publisher's
 // data as it was stored.
 func AppendEvent(dst []byte, ids *IDs, e *carillon.Entry) []byte {
-	dst = append(dst, eventHead+`"id":"`...)
-	dst = ids.Append(dst, e.Pos)
-	dst = append(dst, `","event_type":"`...)
+	dst = append(dst, eventHead...)
+	if !e.Ephemeral() {
+		dst = append(dst, `"id":"`...)
+		dst = ids.Append(dst, e.Pos)
+		dst = append(dst, `",`...)
+	}
+	dst = append(dst, `"event_type":"`...)
 	dst = append(dst, e.Type...) // its alphabet needs no escape
 	dst = append(dst, `","timestamp":"`...)
 	dst = e.Time.UTC().AppendFormat(dst, TimeFormat)

@@ -106,16 +106,20 @@ func AppendGap(dst []byte, ids *IDs, g *carillon.Gap) []byte {
 }
 
 // AppendReceipts appends the receipts of a publish as a JSON array of
-// {id, duplicate}.
+// {id, duplicate}; those of ephemeral events have no id.
 func AppendReceipts(dst []byte, ids *IDs, receipts []carillon.Receipt) []byte {
 	dst = append(dst, '[')
 	for i, r := range receipts {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(dst, `{"id":"`...)
-		dst = ids.Append(dst, r.Pos)
-		dst = append(dst, `","duplicate":`...)
+		dst = append(dst, '{')
+		if r.Pos.Seq != 0 {
+			dst = append(dst, `"id":"`...)
+			dst = ids.Append(dst, r.Pos)
+			dst = append(dst, `",`...)
+		}
+		dst = append(dst, `"duplicate":`...)
 		dst = strconv.AppendBool(dst, r.Duplicate)
 		dst = append(dst, '}')
 	}
@@ -143,6 +147,7 @@ type ClientFrame struct {
 	Patterns []string
 	List     bool // patterns, not pattern
 	Subject  string
+	Overflow carillon.Overflow
 	Drafts   []carillon.Draft
 }
 
@@ -240,13 +245,8 @@ func (f *ClientFrame) set(m member, maxEvents int) (err error) {
 		if err := unmarshalString(m, &policy); err != nil {
 			return err
 		}
-		switch policy {
-		case "replay":
-		case "drop_oldest", "conflate", "disconnect":
-			return carillon.BadRequest("overflow %q is not available on this server yet; leave it out or use replay", policy)
-		default:
-			return carillon.BadRequest("overflow %q: it is replay, drop_oldest, conflate or disconnect", clip(policy))
-		}
+		f.Overflow, err = carillon.ParseOverflow(policy)
+		return err
 	case "ack", "durable":
 		return carillon.BadRequest("%s is not available on this server yet", m.name)
 	case "event":

@@ -74,6 +74,7 @@ const (
 	CloseProtocol      CloseCode = 1002
 	CloseUnsupported   CloseCode = 1003
 	CloseInvalidData   CloseCode = 1007
+	ClosePolicy        CloseCode = 1008
 	CloseTooBig        CloseCode = 1009
 	CloseInternal      CloseCode = 1011
 	CloseBadFrames     CloseCode = 4000
@@ -92,7 +93,7 @@ const (
 // Ours reports whether the server itself closes with the code.
 func (c CloseCode) Ours() bool {
 	switch c {
-	case CloseNormal, CloseProtocol, CloseUnsupported, CloseInvalidData, CloseTooBig, CloseInternal,
+	case CloseNormal, CloseProtocol, CloseUnsupported, CloseInvalidData, ClosePolicy, CloseTooBig, CloseInternal,
 		CloseBadFrames, CloseBadToken, CloseForbidden, CloseReplaced, CloseRateLimited, CloseSlowConsumer, CloseOverloaded, CloseNoConnect,
 		CloseDrain, CloseTokenExpired, CloseLifetimeEnded:
 		return true
@@ -129,9 +130,10 @@ func KeepAlive(ids *IDs, cursor carillon.Position) []byte {
 }
 
 // AppendBlock appends an event as an SSE block. js is from AppendEvent. With
-// resume false it has no id: line; name adds an event: line with the type.
+// resume false it has no id: line, nor has an ephemeral event; name adds an event:
+// line with the type.
 func AppendBlock(dst []byte, ids *IDs, e *carillon.Entry, js []byte, resume, name bool) []byte {
-	if resume {
+	if resume && !e.Ephemeral() {
 		dst = append(dst, "id: "...)
 		dst = ids.Append(dst, e.Pos)
 		dst = append(dst, '\n')

@@ -174,11 +174,15 @@ type clientFrame struct {
 	Pattern  string          `json:"pattern,omitempty"`
 	Patterns *[]string       `json:"patterns,omitempty"`
 	Subject  string          `json:"subject,omitempty"`
+	Overflow string          `json:"overflow,omitempty"`
 	Events   []draft         `json:"events,omitempty"`
 }
 
 func clientFrameOf(f *wire.ClientFrame) clientFrame {
 	out := clientFrame{Type: f.Type, Ref: f.Ref, Token: f.Token, Subject: f.Subject, Events: draftsOf(f.Drafts)}
+	if f.Overflow != carillon.OverflowReplay {
+		out.Overflow = f.Overflow.String()
+	}
 	if f.HasAfter {
 		out.After = &f.After
 	}

@@ -119,7 +119,7 @@ func (c *committer) org(id carillon.OrgID) *orgState {
 	defer c.mu.Unlock()
 	o := c.orgs[id]
 	if o == nil {
-		o = &orgState{id: id, account: account{org: id}, subject: subjectFor(c.engine.config.Prefix, c.part.number, id)}
+		o = &orgState{id: id, account: account{org: id}, subject: subjectFor(c.engine.config.Prefix, eventBranch(c.part.number), id)}
 		_, o.known = c.engine.firsts.get(id)
 		c.orgs[id] = o
 	}
@@ -139,12 +139,11 @@ func (l *log) Append(batch []engine.Append, done func([]carillon.Receipt, error)
 		it := &p.items[i]
 		it.event, it.owner, it.keyed = a.Event, p, a.Key != ""
 		it.id = messageID(l.org.id, a.Key)
-		head, total := encodedSize(a.Event, it.id)
-		p.size += total
-		if head > maxHeaders || total > maxMessage {
-			p.err = carillon.Errorf(carillon.CodeTooLarge, "event %d of %d takes %d bytes with its envelope; at most %d, and %d of them beside the data",
-				i+1, len(batch), total, maxMessage, maxHeaders)
+		size, err := messageSize(a.Event, it.id, i, len(batch))
+		if err != nil {
+			p.err = err
 		}
+		p.size += size
 	}
 	if len(batch) > maxBatch {
 		p.err = carillon.Errorf(carillon.CodeTooLarge, "%d events in one batch; at most %d", len(batch), maxBatch)

@@ -50,11 +50,17 @@ const (
 	headerSlack = 256
 )
 
-// subjectFor is the one place where a subject is built. An OrgID is one token
-// by its type.
-func subjectFor(prefix string, partition int, org carillon.OrgID) string {
-	return prefix + ".ev." + strconv.Itoa(partition) + "." + string(org)
+// subjectFor is the one place where an organization's subject is built, in a
+// branch of those of all. An OrgID is one token by its type.
+func subjectFor(prefix, branch string, org carillon.OrgID) string {
+	return prefix + "." + branch + "." + string(org)
 }
+
+// signalBranch has the subjects of ephemeral events, which no stream takes.
+const signalBranch = "sig"
+
+// eventBranch has the subjects of a partition's stream.
+func eventBranch(partition int) string { return "ev." + strconv.Itoa(partition) }
 
 // checkOf is the check of the entry stored under a message id; never 0.
 func checkOf(id string) uint32 {
@@ -65,8 +71,7 @@ func checkOf(id string) uint32 {
 }
 
 // encode writes the event's headers into h, which is empty.
-func encode(h headers, ev *carillon.Event, id string) {
-	h.set(hdrMsgID, id)
+func encode(h headers, ev *carillon.Event) {
 	h.set(hdrType, string(ev.Type))
 	h.set(hdrTime, strconv.FormatInt(ev.Time.UnixMilli(), 10))
 	h.escaped(hdrSubject, ev.Subject)
@@ -90,6 +95,17 @@ func encodedSize(ev *carillon.Event, id string) (head, total int) {
 		head += 1 + escapedLen(user) + 2*strings.Count(user, ",")
 	}
 	return head, head + len(ev.Data)
+}
+
+// messageSize is how many bytes the message takes, or the refusal of one that is
+// too large: event i of n.
+func messageSize(ev *carillon.Event, id string, i, n int) (int, error) {
+	head, total := encodedSize(ev, id)
+	if head > maxHeaders || total > maxMessage {
+		return total, carillon.Errorf(carillon.CodeTooLarge, "event %d of %d takes %d bytes with its envelope; at most %d, and %d of them beside the data",
+			i+1, n, total, maxMessage, maxHeaders)
+	}
+	return total, nil
 }
 
 // headers is a nats.Header that is used again and again: its one-element

@@ -59,6 +59,7 @@ type Config struct {
 	// number the disk has no room for is an error.
 	MaxBytes int64
 
+	SignalBuffer   int           // ephemeral events that wait for who listens; default engine.DefaultSignalBuffer
 	Prefix         string        // of subjects and of stream names; default "car"
 	PublishTimeout time.Duration // how long an append waits; default engine.PublishTimeout
 	Logger         *slog.Logger  // default: silent
@@ -88,7 +89,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Partitions < 0 || c.Partitions > 4096 {
 		return c, fmt.Errorf("jetstream: %d partitions: 1 to 4096", c.Partitions)
 	}
-	if c.Retention < 0 || c.MaxPerOrg < 0 || c.MaxBytes < 0 || c.DedupeWindow < 0 || c.PublishTimeout < 0 {
+	if c.Retention < 0 || c.MaxPerOrg < 0 || c.MaxBytes < 0 || c.DedupeWindow < 0 || c.PublishTimeout < 0 || c.SignalBuffer < 0 {
 		return c, errors.New("jetstream: a limit in the config is negative")
 	}
 	setDefault(&c.Retention, DefaultRetention)
@@ -96,6 +97,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.DedupeWindow, min(DefaultDedupeWindow, c.Retention))
 	setDefault(&c.PublishTimeout, engine.PublishTimeout)
 	setDefault(&c.Prefix, DefaultPrefix)
+	setDefault(&c.SignalBuffer, engine.DefaultSignalBuffer)
 	if strings.Trim(c.Prefix, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
 		return c, fmt.Errorf("jetstream: prefix %q: a–z, 0–9, _ and - only", c.Prefix)
 	}

@@ -331,6 +331,39 @@ func lag(t *testing.T, s *server.Server, stream string) {
 	}
 }
 
+func TestSignalsReachEveryNode(t *testing.T) {
+	a, s := external(t, jetstream.Config{Partitions: 1})
+	defer closeEngine(t, a)
+	b := openExternal(t, jetstream.Config{Partitions: 1, NATS: &jetstream.NATS{URL: s.ClientURL(), Replicas: 1}})
+	defer closeEngine(t, b)
+	beside := openExternal(t, jetstream.Config{Prefix: "beside", Partitions: 1, NATS: &jetstream.NATS{URL: s.ClientURL(), Replicas: 1}})
+	defer closeEngine(t, beside)
+	heard := make(chan string, 100)
+	for name, e := range map[string]*jetstream.Engine{"a": a, "b": b, "beside": beside} {
+		defer e.Signals("acme").Listen(func(x *carillon.Entry) { heard <- name + " " + string(x.Data) })()
+	}
+	both := func(e *jetstream.Engine, n int) {
+		want := []string{fmt.Sprintf("a %d", n), fmt.Sprintf("b %d", n)}
+		for len(want) > 0 { // again and again, until both have begun to listen
+			e.Signals("acme").Publish([]*carillon.Event{numbered(n)}, func(err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			})
+			select {
+			case got := <-heard:
+				if strings.HasPrefix(got, "beside") {
+					t.Fatalf("another install hears %s", got)
+				}
+				want = slices.DeleteFunc(want, func(w string) bool { return w == got })
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	both(a, 1)
+	both(b, 2)
+}
+
 func TestSettingsAreReadFromTheLeader(t *testing.T) {
 	e, s := external(t, jetstream.Config{Partitions: 1})
 	defer closeEngine(t, e)

@@ -295,7 +295,8 @@ func (c *committer) flyPlain(batches []*pending, first map[*item]bool, grow bool
 		for ; sent < len(c.items); sent++ {
 			it := c.items[sent]
 			clear(c.msg.Header)
-			encode(c.headers, it.event, it.id)
+			encode(c.headers, it.event)
+			c.headers.set(hdrMsgID, it.id)
 			if first[it] {
 				c.headers.set(hdrFirst, "1")
 			}
@@ -372,7 +373,8 @@ func (c *committer) flyBatch(items []*item, first map[*item]bool) (a ack, guilty
 	last := len(items) - 1
 	for i, it := range items {
 		clear(c.msg.Header)
-		encode(c.headers, it.event, it.id)
+		encode(c.headers, it.event)
+		c.headers.set(hdrMsgID, it.id)
 		if first[it] {
 			c.headers.set(hdrFirst, "1")
 		}

@@ -44,10 +44,12 @@ type Engine struct {
 	books   *books
 	readers readerPool
 
-	signals *nats.Conn // KV, settings, the state of streams
+	signals *nats.Conn // KV, settings, the state of streams; ephemeral events
 	tails   *nats.Conn
 	replays *nats.Conn
 	publish publishLink
+
+	ephemeral *signals
 
 	purging chan struct{} // holds one token: one purge at a time
 
@@ -61,6 +63,7 @@ type Engine struct {
 	committed sync.WaitGroup
 	kept      sync.WaitGroup // the keeper of the books
 	healing   sync.WaitGroup
+	handing   sync.WaitGroup        // on of ephemeral events
 	shut      atomic.Pointer[error] // why the store cannot be written, or nil
 }
 
@@ -122,6 +125,8 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 		e.committed.Go(p.committer.run)
 	}
 	e.kept.Go(func() { e.books.run(life) })
+	e.handing.Go(e.ephemeral.send)
+	e.handing.Go(func() { e.ephemeral.dispatch(life) })
 	if e.server != nil {
 		e.healing.Go(func() { e.heal(life) })
 	}
@@ -180,6 +185,7 @@ func (e *Engine) connect(dial dialer) (err error) {
 	if e.signals, err = dial("signals"); err != nil {
 		return err
 	}
+	e.ephemeral = newSignals(e.signals, e.config)
 	if e.tails, err = dial("tail"); err != nil {
 		return err
 	}
@@ -283,7 +289,7 @@ func (e *Engine) countPartitions(ctx context.Context) error {
 func (e *Engine) streamConfig(p *partition) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:               p.stream,
-		Subjects:           []string{e.config.Prefix + ".ev." + strconv.Itoa(p.number) + ".*"},
+		Subjects:           []string{e.config.Prefix + "." + eventBranch(p.number) + ".*"},
 		Retention:          jetstream.LimitsPolicy,
 		Storage:            jetstream.FileStorage,
 		Replicas:           e.config.replicas(),
@@ -419,6 +425,9 @@ func (e *Engine) Stats() engine.Stats {
 		Cuts:          e.stats.cuts.Load(),
 		AckNanosTotal: e.stats.ackNanos.Load(),
 		AckCount:      e.stats.acks.Load(),
+
+		SignalsHeard:   e.ephemeral.heard.Load(),
+		SignalsDropped: e.ephemeral.dropped(),
 	}
 }
 
@@ -429,6 +438,7 @@ func (e *Engine) Stats() engine.Stats {
 func (e *Engine) Close(ctx context.Context) error {
 	e.closeOnce.Do(func() {
 		close(e.closing)
+		e.ephemeral.close()
 		for _, p := range e.parts {
 			p.committer.close()
 		}
@@ -459,6 +469,7 @@ func (e *Engine) Close(ctx context.Context) error {
 func (e *Engine) release() error {
 	e.end()
 	e.healing.Wait()
+	e.handing.Wait()
 	for _, nc := range []*nats.Conn{e.tails, e.replays, e.signals} {
 		if nc != nil {
 			nc.Close()

@@ -29,6 +29,7 @@ type Config struct {
 	// OrgBudget is an organization's own; it may change. Nil: nobody has one.
 	OrgBudget    func(carillon.OrgID) engine.Budget
 	DedupeWindow time.Duration // how long a key is known; default 5 minutes
+	SignalBuffer int           // default engine.DefaultSignalBuffer
 }
 
 func (c Config) withDefaults() Config {
@@ -47,6 +48,9 @@ func (c Config) withDefaults() Config {
 	if c.DedupeWindow <= 0 {
 		c.DedupeWindow = 5 * time.Minute
 	}
+	if c.SignalBuffer <= 0 {
+		c.SignalBuffer = engine.DefaultSignalBuffer
+	}
 	if c.OrgBudget == nil {
 		c.OrgBudget = func(carillon.OrgID) engine.Budget { return engine.Budget{} }
 	}
@@ -58,6 +62,7 @@ type Engine struct {
 	config     Config
 	partitions []*partition
 	kv         kv
+	signals    signals
 
 	made     atomic.Uint64 // message ids the engine made up
 	recreate atomic.Uint64 // partitions made anew, for their identity
@@ -77,11 +82,11 @@ type counters struct {
 	depth                                                              atomic.Int64
 }
 
-// New makes an empty log and starts one goroutine per partition; Close ends
-// them.
+// New makes an empty log and starts one goroutine per partition, and one for the
+// signals; Close ends them.
 func New(c Config) *Engine {
 	c = c.withDefaults()
-	e := &Engine{config: c, closing: make(chan struct{}), flushed: make(chan struct{})}
+	e := &Engine{config: c, signals: newSignals(c.SignalBuffer), closing: make(chan struct{}), flushed: make(chan struct{})}
 	e.gate.open = make(chan struct{})
 	close(e.gate.open)
 	for i := range c.Partitions {
@@ -89,6 +94,7 @@ func New(c Config) *Engine {
 		e.partitions = append(e.partitions, p)
 		e.running.Go(func() { e.commit(p) })
 	}
+	e.running.Go(func() { e.signals.run(e.closing) })
 	return e
 }
 
@@ -245,6 +251,9 @@ func (e *Engine) Stats() engine.Stats {
 		Cuts:          e.stats.cuts.Load(),
 		AckNanosTotal: e.stats.ackNanos.Load(),
 		AckCount:      e.stats.acks.Load(),
+
+		SignalsHeard:   e.signals.heard.Load(),
+		SignalsDropped: e.signals.dropped.Load(),
 	}
 }
 
@@ -257,6 +266,7 @@ func (e *Engine) Close(ctx context.Context) error {
 			p.closed = true
 			p.mu.Unlock()
 		}
+		e.signals.close()
 		close(e.closing)
 		go func() {
 			e.running.Wait()

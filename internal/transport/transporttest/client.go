@@ -227,7 +227,9 @@ func (s *Socket) read() (m Message, err error) {
 	}
 	switch m.Type {
 	case "event":
-		s.cursor = m.ID
+		if m.ID != "" {
+			s.cursor = m.ID
+		}
 	case "welcome", "heartbeat", "caught_up", "gap":
 		s.cursor = m.Cursor
 	}

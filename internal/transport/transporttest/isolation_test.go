@@ -35,19 +35,19 @@ func TestEverybodyGetsTheirsAndNothingElse(t *testing.T) {
 		}
 		until = time.Now().Add(d)
 	}
-	rounds, events, checked := 0, 0, 0
+	rounds, events, checked, left, whispered := 0, 0, 0, 0, 0
 	for rounds == 0 || time.Now().Before(until) {
 		seed := rand.Uint64()
 		ok := t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			e, c := isolationRound(t, rand.New(rand.NewPCG(seed, 1)))
-			events, checked = events+e, checked+c
+			e, c, l, w := isolationRound(t, rand.New(rand.NewPCG(seed, 1)))
+			events, checked, left, whispered = events+e, checked+c, left+l, whispered+w
 		})
 		if !ok {
 			break
 		}
 		rounds++
 	}
-	t.Logf("%d rounds, %d events published, %d deliveries checked", rounds, events, checked)
+	t.Logf("%d rounds, %d events published, %d deliveries checked, %d left out, %d ephemeral ones heard", rounds, events, checked, left, whispered)
 }
 
 // published is what a publisher knows of an event.
@@ -55,6 +55,7 @@ type published struct {
 	id, org string
 	seq     uint64 // its place in the log
 	typ     string
+	subject string
 	users   []string
 }
 
@@ -68,7 +69,10 @@ type receiver struct {
 	after    int      // index in the org's events; -1: a cursor of another org
 	cursor   string
 	got      []string
+	whispers []message // ephemeral events
 	err      error
+
+	caughtUp func() // says that it is at the end
 }
 
 // maxMore bounds the batches that are published while talkers talk.
@@ -76,12 +80,16 @@ const maxMore = 300
 
 func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
 
-func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked int) {
-	cfg := hub.Config{}
+func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked, nLeft, nWhispers int) {
+	cfg := hub.Config{FeedQueue: 64}
 	if r.IntN(2) == 0 {
 		cfg = hub.Config{RingBytes: 1, FeedQueue: 1 + r.IntN(8), Mailbox: 1 + r.IntN(8), Shards: 1 + r.IntN(4)}
 	}
 	n := transporttest.New(t, transporttest.Config{Hub: cfg})
+	large := ""
+	if r.IntN(3) == 0 { // the kernel cannot hold all for who pauses
+		large = strings.Repeat("x", 8<<10)
+	}
 	orgs := []string{"acme", "beta", "gamma"}[:2+r.IntN(2)]
 	users := []string{"alice", "bob", "carol"}
 	segments := []string{"a", "b", "c", "order", "presence"}
@@ -118,19 +126,23 @@ func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked int) {
 		log[org] = append(log[org], batch...)
 		at[org].acked.Add(int64(len(batch)))
 	}
+	random := func(org string) published {
+		p := published{org: org, typ: randomType(), subject: pick(r, []string{"", "s", "t"})}
+		if r.IntN(4) == 0 {
+			for range 1 + r.IntN(2) {
+				if u := pick(r, users); !slices.Contains(p.users, u) {
+					p.users = append(p.users, u)
+				}
+			}
+		}
+		return p
+	}
 	publish := func(org string) {
 		var drafts []carillon.Draft
 		var batch []published
 		for range 1 + r.IntN(8) {
-			p := published{org: org, typ: randomType()}
-			if r.IntN(4) == 0 {
-				for range 1 + r.IntN(2) {
-					if u := pick(r, users); !slices.Contains(p.users, u) {
-						p.users = append(p.users, u)
-					}
-				}
-			}
-			drafts = append(drafts, carillon.Draft{Type: p.typ, Users: p.users, Data: fmt.Appendf(nil, `{"org":%q}`, org)})
+			p := random(org)
+			drafts = append(drafts, carillon.Draft{Type: p.typ, Subject: p.subject, Users: p.users, Data: fmt.Appendf(nil, `{"org":%q,"x":%q}`, org, large)})
 			batch = append(batch, p)
 		}
 		accept(org, batch, drafts)
@@ -162,10 +174,13 @@ func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked int) {
 	var talkers []*talker
 	for range 1 + r.IntN(6) {
 		org := pick(r, orgs)
-		talkers = append(talkers, newTalker(r, org, pick(r, users), log[org], randomPattern))
+		talkers = append(talkers, newTalker(r, org, pick(r, users), log[org], randomPattern, cfg.FeedQueue))
 	}
-	var wg sync.WaitGroup
+	var whispered whispers
+	var wg, behind sync.WaitGroup
 	for _, x := range receivers {
+		behind.Add(1)
+		x.caughtUp = sync.OnceFunc(behind.Done)
 		wg.Go(func() { x.run(t, n) })
 	}
 	var talking atomic.Int64
@@ -175,6 +190,14 @@ func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked int) {
 	}
 	for i := r.IntN(60); i > 0 || i > -maxMore && talking.Load() > 0; i-- {
 		publish(pick(r, orgs))
+		whispered.publish(t, n, random(pick(r, orgs)))
+	}
+	for _, org := range orgs { // receivers that have this have caught up
+		accept(org, []published{{org: org, typ: "mid", users: users}}, []carillon.Draft{{Type: "mid", Users: users, Data: fmt.Appendf(nil, `{"org":%q}`, org)}})
+	}
+	behind.Wait()
+	for range 300 {
+		whispered.publish(t, n, random(pick(r, orgs)))
 	}
 	for _, org := range orgs { // again and again, for those who begin late at "now"
 		accept(org, []published{{org: org, typ: "fin"}}, []carillon.Draft{{Type: "fin", Data: []byte("1")}})
@@ -193,14 +216,16 @@ func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked int) {
 	}
 	for _, x := range receivers {
 		nChecked += x.check(t, log)
+		nWhispers += x.checkWhispers(t, &whispered)
 	}
 	for _, x := range talkers {
-		nChecked += x.check(t, n, log[x.org])
+		c, l := x.check(t, n, log[x.org], &whispered)
+		nChecked, nLeft = nChecked+c, nLeft+l
 	}
 	for _, l := range log {
 		nEvents += len(l)
 	}
-	return nEvents, nChecked
+	return nEvents, nChecked, nLeft, nWhispers
 }
 
 func (x *receiver) refused() bool {
@@ -217,6 +242,10 @@ func (x *receiver) refused() bool {
 
 // run receives until the end of the organization's events.
 func (x *receiver) run(t *testing.T, n *transporttest.Node) {
+	defer x.caughtUp()
+	if x.after < 0 { // it may begin anywhere
+		x.caughtUp()
+	}
 	token := n.Token(t, x.org, x.user, func(c *auth.Claims) {
 		if x.grants != nil {
 			c.Permissions = &carillon.Permissions{}
@@ -251,7 +280,14 @@ func (x *receiver) run(t *testing.T, n *transporttest.Node) {
 			x.err = fmt.Errorf("%s of %s got an event of %q", x.user, x.org, body.Org)
 			return
 		}
+		if m.ID == "" {
+			x.whispers = append(x.whispers, m)
+			continue
+		}
 		x.got = append(x.got, m.ID)
+		if m.EventType == "mid" {
+			x.caughtUp()
+		}
 	}
 }
 

@@ -39,11 +39,12 @@ const patience = 60 * time.Second
 
 // Config of a node. The zero value works.
 type Config struct {
-	Engine     *memory.Engine // nil: its own, closed with the node
-	Limits     session.Limits
-	Hub        hub.Config
-	FrameBytes int
-	Origins    []string
+	Engine        *memory.Engine // nil: its own, closed with the node
+	Limits        session.Limits
+	Hub           hub.Config
+	FrameBytes    int
+	ControlFrames int
+	Origins       []string
 
 	MaxConnections int
 
@@ -97,11 +98,13 @@ func New(t testing.TB, cfg Config) *Node {
 	n.loops = loops(t, &cfg)
 	n.hub = hub.New(cfg.Hub)
 	must(t, n.hub.Start(ctx))
-	n.Gate = gate.New(gate.Config{Open: n.Engine.Open, Orgs: orgs})
+	n.Gate = gate.New(gate.Config{Open: n.Engine.Open, Signals: n.Engine.Signals, Orgs: orgs})
 	n.Core = session.NewCore(session.Config{Hub: n.hub, IDs: n.IDs, Publisher: n.Gate, Verifier: verifier{authn}, Limits: cfg.Limits, MaxConnections: cfg.MaxConnections})
 	origins := auth.NewOrigins(cfg.Origins)
 	mux := http.NewServeMux()
-	mux.Handle("/v1/ws", ws.Handler(ws.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, Loops: n.loops, FrameBytes: cfg.FrameBytes}))
+	mux.Handle("/v1/ws", ws.Handler(ws.Config{
+		Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, Loops: n.loops, FrameBytes: cfg.FrameBytes, ControlFrames: cfg.ControlFrames,
+	}))
 	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, Loops: n.loops, WriteTimeout: cfg.WriteTimeout}))
 	mux.Handle("/v1/poll", poll.Handler(poll.Config{Core: n.Core, Auth: authn, Origins: origins}))
 	mux.Handle("/v1/frames", frames.Handler(frames.Config{Core: n.Core, Auth: authn, Origins: origins}))
@@ -221,6 +224,11 @@ func (n *Node) url(secure bool, path string) string {
 
 // Addr is where the node listens.
 func (n *Node) Addr() string { return n.addr }
+
+// Secure is where it listens over TLS, for a client with these settings.
+func (n *Node) Secure() (addr string, settings *tls.Config) {
+	return n.secure, &tls.Config{RootCAs: n.roots, MinVersion: tls.VersionTLS12}
+}
 
 // Ahead moves the clock that tokens are checked by.
 func (n *Node) Ahead(d time.Duration) { n.ahead.Store(int64(d)) }

@@ -1,12 +1,14 @@
 package transporttest_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/match"
@@ -18,19 +20,24 @@ import (
 type progress struct{ begun, acked atomic.Int64 }
 
 // talker is a WebSocket client that subscribes, subscribes again and unsubscribes
-// as it goes, often before the last answer has come, and notes what it hears.
+// as it goes, often before the last answer has come, and notes what it hears. It
+// may be slow, and asks for some patterns with an overflow.
 type talker struct {
 	org, user string
 	after     *published // of the handshake; nil: none
 	steps     []step
-	acked     int64 // events acknowledged before the handshake
+	queue     int           // how many events may wait for it
+	pause     time.Duration // it takes nothing for so long when all is said
+	acked     int64         // events acknowledged before the handshake
 	heard     []heard
+	cut       bool // for being slow
 	err       error
 }
 
 // step is one frame of a talker.
 type step struct {
 	patterns []string
+	overflow carillon.Overflow
 	after    *published // nil: none
 	leave    bool       // unsubscribe, from the only pattern
 	owes     bool       // a caught_up is to come
@@ -47,9 +54,12 @@ type heard struct {
 // newTalker makes up a talker of an organization that has published log. Whoever
 // subscribes with a cursor waits for the end of it: then the client can tell what
 // is of a backfill.
-func newTalker(r *rand.Rand, org, user string, log []published, pattern func() string) *talker {
+func newTalker(r *rand.Rand, org, user string, log []published, pattern func() string, queue int) *talker {
 	place := func() *published { return &log[r.IntN(len(log))] }
-	x := &talker{org: org, user: user}
+	x := &talker{org: org, user: user, queue: queue}
+	if r.IntN(2) == 0 {
+		x.pause = 300 * time.Millisecond // of which a client is slow
+	}
 	if r.IntN(4) > 0 {
 		x.after = place()
 	}
@@ -76,6 +86,9 @@ func newTalker(r *rand.Rand, org, user string, log []published, pattern func() s
 		if !s.leave && r.IntN(3) == 0 {
 			s.after = place()
 		}
+		if !s.leave && !slices.Contains(s.patterns, "fin") {
+			s.overflow = carillon.Overflow(r.IntN(4))
+		}
 		for _, p := range s.patterns {
 			if !s.leave && !slices.Contains(standing, p) {
 				standing, s.owes = append(standing, p), true
@@ -93,7 +106,7 @@ func newTalker(r *rand.Rand, org, user string, log []published, pattern func() s
 func (x *talker) run(t *testing.T, n *transporttest.Node, at *progress, said func()) {
 	defer said()
 	x.acked = at.acked.Load()
-	a := ask{Token: n.Token(t, x.org, x.user), Idle: true}
+	a := ask{Token: n.Token(t, x.org, x.user), Idle: true, Narrow: x.pause > 0}
 	if x.after != nil {
 		a.After = x.after.id
 	}
@@ -107,6 +120,10 @@ func (x *talker) run(t *testing.T, n *transporttest.Node, at *progress, said fun
 	answers, owed := 0, 0
 	hear := func() (m transporttest.Message, ok bool) {
 		if m, x.err = socket.Next(); x.err != nil {
+			var ended *transporttest.Ended
+			if x.cut && errors.As(x.err, &ended) && ended.Code == 4102 {
+				x.err = nil
+			}
 			return m, false
 		}
 		x.heard = append(x.heard, heard{m, at.begun.Load()})
@@ -116,6 +133,9 @@ func (x *talker) run(t *testing.T, n *transporttest.Node, at *progress, said fun
 		case "caught_up":
 			owed--
 		case "error", "gap":
+			if x.cut = m.Code == "quota_exceeded"; x.cut {
+				break
+			}
 			x.err = fmt.Errorf("%s %s %s", m.Type, m.Reason, m.Text)
 		}
 		return m, x.err == nil
@@ -123,7 +143,7 @@ func (x *talker) run(t *testing.T, n *transporttest.Node, at *progress, said fun
 	for i := range x.steps {
 		s := &x.steps[i]
 		s.acked = at.acked.Load()
-		frame := map[string]any{"type": "subscribe", "ref": i, "patterns": s.patterns}
+		frame := map[string]any{"type": "subscribe", "ref": i, "patterns": s.patterns, "overflow": s.overflow.String()}
 		if s.leave {
 			frame = map[string]any{"type": "unsubscribe", "ref": i, "pattern": s.patterns[0]}
 		} else if s.after != nil {
@@ -140,6 +160,7 @@ func (x *talker) run(t *testing.T, n *transporttest.Node, at *progress, said fun
 		}
 	}
 	said()
+	time.Sleep(x.pause)
 	for {
 		if m, ok := hear(); !ok || m.EventType == "fin" {
 			return
@@ -148,8 +169,8 @@ func (x *talker) run(t *testing.T, n *transporttest.Node, at *progress, said fun
 }
 
 // check goes through what was heard and compares it with what the publisher
-// knows. It returns how many events it compared.
-func (x *talker) check(t *testing.T, n *transporttest.Node, log []published) (events int) {
+// knows. It returns how many events it compared, and how many were left out.
+func (x *talker) check(t *testing.T, n *transporttest.Node, log []published, w *whispers) (events, left int) {
 	t.Helper()
 	o := &oracle{talker: x, log: log, seq: func(id string) uint64 {
 		pos, ok := n.IDs.Org(carillon.OrgID(x.org)).Decode(id)
@@ -168,20 +189,28 @@ func (x *talker) check(t *testing.T, n *transporttest.Node, log []published) (ev
 			err = o.subscribed(h)
 		case "unsubscribed":
 			o.subs = slices.DeleteFunc(o.subs, func(s *standing) bool { return s.pattern == h.Pattern })
+			o.changed(h)
 		case "caught_up":
 			err = o.caughtUp(h)
 		case "event":
-			if h.EventType != "fin" {
+			switch {
+			case h.ID == "":
+				err = o.whispered(h, w)
+			case h.EventType != "fin":
 				events++
 				err = o.event(h)
 			}
+		case "error":
+			if !slices.ContainsFunc(o.subs, func(s *standing) bool { return s.overflow == carillon.OverflowDisconnect }) {
+				err = fmt.Errorf("cut without a subscription that says so: %s", h.Text)
+			}
 		}
 	}
-	if err == nil {
+	if err == nil && !x.cut {
 		err = o.passes(log[len(log)-1].seq, nil)
 	}
 	if err == nil {
-		return events
+		return events, o.leftOut
 	}
 	t.Errorf("%s of %s: %v", x.user, x.org, err)
 	for i, s := range x.steps {
@@ -189,9 +218,9 @@ func (x *talker) check(t *testing.T, n *transporttest.Node, log []published) (ev
 		if s.after != nil {
 			after = strconv.FormatUint(s.after.seq, 10)
 		}
-		t.Logf("step %d: leave %t, patterns %v, after %s, wait %t", i, s.leave, s.patterns, after, s.wait)
+		t.Logf("step %d: leave %t, patterns %v, overflow %s, after %s, wait %t", i, s.leave, s.patterns, s.overflow, after, s.wait)
 	}
-	return events
+	return events, o.leftOut
 }
 
 // oracle knows, from what a talker said and which cursors it was answered with,
@@ -210,42 +239,132 @@ type oracle struct {
 	owed    int    // caught_ups
 	due     uint64 // what the last of them is not before
 	filling bool   // a backfill may still go on
+	before  uint64 // what lies behind this was judged by the subscriptions there are
+	leftOut int    // how many events could come and did not
 }
 
 // standing is a subscription.
 type standing struct {
-	pattern string
-	since   uint64 // it brought what lies behind this,
-	own     uint64 // and on the connection's own feed what lies behind this
-	filling bool
+	pattern  string
+	overflow carillon.Overflow
+	since    uint64 // it brought what lies behind this,
+	own      uint64 // and on the connection's own feed what lies behind this
+	whole    uint64 // up to here nothing is left out
+	filling  bool
+	loose    bool   // it may have left something out
+	strict   uint64 // but nothing behind this, if it leaves out nothing now
 }
 
-// wanted says whether an event is to come.
-func (o *oracle) wanted(p *published) bool {
+func (s *standing) wants(p *published) bool {
+	return len(p.users) == 0 && match.Match(carillon.Pattern(s.pattern), carillon.Type(p.typ))
+}
+
+// claim is whether an event is to come.
+type claim int
+
+const (
+	never claim = iota
+	may
+	must
+)
+
+func (o *oracle) wanted(p *published) claim {
 	if len(p.users) > 0 {
-		return o.began && p.seq > o.start && p.seq > o.pos && slices.Contains(p.users, o.user)
+		if o.began && p.seq > o.start && p.seq > o.pos && slices.Contains(p.users, o.user) {
+			return must
+		}
+		return never
 	}
-	wanted := false
+	c := never
+	var live []*standing
+	perhaps := false
 	for _, s := range o.subs {
 		switch {
-		case !match.Match(carillon.Pattern(s.pattern), carillon.Type(p.typ)):
+		case !s.wants(p):
 		case s.filling:
-			wanted = wanted || p.seq > s.since
+			if p.seq > s.since {
+				c = must
+			}
 		case p.seq > s.own && p.seq > o.pos:
-			wanted = true
+			live = append(live, s)
+		case p.seq > s.since && s.loose:
+			perhaps = true // it has come, or was left out
 		case p.seq > s.since:
-			return false // it has come, by a backfill or without one
+			return never // it has come, by a backfill or without one
 		}
 	}
-	return wanted
+	if len(live) > 0 {
+		c = max(c, o.left(p, live))
+	}
+	if perhaps {
+		c = min(c, may)
+	}
+	return c
+}
+
+// left says what the overflow of the subscriptions leaves of an event.
+func (o *oracle) left(p *published, subs []*standing) claim {
+	overflow := slices.MinFunc(subs, func(a, b *standing) int { return int(a.overflow) - int(b.overflow) }).overflow
+	later := func(ok func(q *published) bool) (n int) {
+		for i := range o.log {
+			if q := &o.log[i]; q.seq > p.seq && ok(q) {
+				n++
+			}
+		}
+		return n
+	}
+	for _, s := range subs {
+		switch {
+		case p.seq <= s.whole:
+			return must
+		case s.overflow != overflow:
+		case overflow == carillon.OverflowReplay || overflow == carillon.OverflowDisconnect:
+			if p.seq > s.strict {
+				return must
+			}
+		case p.seq <= o.before:
+		case overflow == carillon.OverflowConflate:
+			if later(func(q *published) bool { return s.wants(q) && q.topic() == p.topic() }) == 0 {
+				return must
+			}
+		case later(func(q *published) bool {
+			return slices.ContainsFunc(o.subs, func(s *standing) bool { return s.overflow == overflow && s.wants(q) })
+		}) < o.queue:
+			return must
+		}
+	}
+	return may
+}
+
+// topic is what conflate keeps the newest of.
+func (p *published) topic() string {
+	if p.subject != "" {
+		return "/" + p.subject
+	}
+	return p.typ
+}
+
+// changed notes that the subscriptions are others now: what has begun may have
+// been left out by those before.
+func (o *oracle) changed(h *heard) {
+	if h.begun > 0 {
+		o.before = o.log[min(h.begun, int64(len(o.log)))-1].seq
+	}
 }
 
 // passes notes that whatever is to come up to seq has come, and event has.
 func (o *oracle) passes(seq uint64, event *published) error {
 	for i := range o.log {
 		p := &o.log[i]
-		if p != event && p.seq > o.at && p.seq <= seq && p.typ != "fin" && o.wanted(p) {
+		if p == event || p.seq <= o.at || p.seq > seq || p.typ == "fin" {
+			continue
+		}
+		switch o.wanted(p) {
+		case must:
 			return fmt.Errorf("%s at %d (to %v) is missing between %d and %d", p.typ, p.seq, p.users, o.at, seq)
+		case may:
+			o.leftOut++
+		case never:
 		}
 	}
 	o.at = max(o.at, seq)
@@ -263,7 +382,7 @@ func (o *oracle) event(h *heard) error {
 		return fmt.Errorf("%s at %d was never published", h.EventType, seq)
 	case seq <= o.at:
 		return fmt.Errorf("%s at %d comes after %d", h.EventType, seq, o.at)
-	case !o.wanted(&o.log[i]):
+	case o.wanted(&o.log[i]) == never:
 		return fmt.Errorf("%s at %d (to %v) is not wanted", h.EventType, seq, o.log[i].users)
 	}
 	return o.passes(seq, &o.log[i])
@@ -323,17 +442,35 @@ func (o *oracle) subscribed(h *heard) error {
 	if h.Backfill {
 		o.at, o.filling = cursor, true
 	}
+	o.changed(h)
+	whole := uint64(0)
+	if s.after != nil || i == 0 {
+		whole = o.due
+	}
 	for _, p := range s.patterns {
 		j := slices.IndexFunc(o.subs, func(s *standing) bool { return s.pattern == p })
 		if j < 0 {
 			j = len(o.subs)
 			o.subs = append(o.subs, &standing{pattern: p})
 		} else if s.after == nil {
-			continue // its options were replaced
+			o.subs[j].replace(s.overflow, o.before)
+			continue
 		}
-		*o.subs[j] = standing{pattern: p, since: cursor, own: cursor, filling: h.Backfill}
+		*o.subs[j] = standing{pattern: p, overflow: s.overflow, since: cursor, own: cursor, whole: whole, filling: h.Backfill, loose: lenient(s.overflow)}
 	}
 	return nil
+}
+
+// lenient reports whether a policy leaves something out.
+func lenient(o carillon.Overflow) bool {
+	return o == carillon.OverflowConflate || o == carillon.OverflowDropOldest
+}
+
+func (s *standing) replace(o carillon.Overflow, before uint64) {
+	if lenient(s.overflow) {
+		s.strict = before
+	}
+	s.overflow, s.loose = o, s.loose || lenient(o)
 }
 
 func (o *oracle) caughtUp(h *heard) error {

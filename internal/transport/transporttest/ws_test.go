@@ -1,6 +1,7 @@
 package transporttest_test
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -372,8 +373,19 @@ func TestTheCloseHandshake(t *testing.T) {
 // raw opens a WebSocket below any library.
 func raw(t *testing.T, n *transporttest.Node) net.Conn {
 	t.Helper()
-	d := ws.Dialer{Header: ws.HandshakeHeaderHTTP{"Authorization": {"Bearer " + n.Token(t, "acme", "alice")}}}
-	conn, buf, _, err := d.Dial(t.Context(), "ws://"+n.Addr()+"/v1/ws")
+	return rawAt(t, n, "ws://"+n.Addr(), nil)
+}
+
+func rawOverTLS(t *testing.T, n *transporttest.Node) net.Conn {
+	t.Helper()
+	addr, settings := n.Secure()
+	return rawAt(t, n, "wss://"+addr, settings)
+}
+
+func rawAt(t *testing.T, n *transporttest.Node, url string, secure *tls.Config) net.Conn {
+	t.Helper()
+	d := ws.Dialer{Header: ws.HandshakeHeaderHTTP{"Authorization": {"Bearer " + n.Token(t, "acme", "alice")}}, TLSConfig: secure}
+	conn, buf, _, err := d.Dial(t.Context(), url+"/v1/ws")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,6 +423,12 @@ func masked(f ws.Frame) []byte {
 func TestWhatBreaksRFC6455IsClosedWithItsCode(t *testing.T) {
 	t.Parallel()
 	n := transporttest.New(t, transporttest.Config{FrameBytes: 1000})
+	portable := transporttest.New(t, transporttest.Config{FrameBytes: 1000, Portable: true})
+	ways := map[string]func(*testing.T) net.Conn{
+		"in the clear": func(t *testing.T) net.Conn { return raw(t, n) },
+		"over TLS":     func(t *testing.T) net.Conn { return rawOverTLS(t, n) },
+		"portable":     func(t *testing.T) net.Conn { return raw(t, portable) },
+	}
 	text := func(s string) ws.Frame { return ws.NewTextFrame([]byte(s)) }
 	unmasked, _ := ws.CompileFrame(text(`{"type":"ping"}`))
 	rsv := text(`{"type":"ping"}`)
@@ -450,39 +468,42 @@ func TestWhatBreaksRFC6455IsClosedWithItsCode(t *testing.T) {
 		"close 1005":                 {masked(ws.NewCloseFrame(ws.NewCloseFrameBody(1005, ""))), 1002},
 		"close 999":                  {masked(ws.NewCloseFrame(ws.NewCloseFrameBody(999, ""))), 1002},
 		"close without UTF-8":        {masked(ws.NewCloseFrame(ws.NewCloseFrameBody(1000, "\xff"))), 1007},
+		"close within a message":     {join(piece(ws.OpText, false, "x"), masked(ws.NewCloseFrame(ws.NewCloseFrameBody(1000, "")))), 1000},
 		"in pieces, with a ping":     {join(piece(ws.OpText, false, `{"type":`), piece(ws.OpPing, true, "hi"), piece(ws.OpContinuation, false, ""), piece(ws.OpContinuation, true, `"ping"}`)), 0},
 		"a character in two pieces":  {join(piece(ws.OpPing, true, "hi"), piece(ws.OpText, false, "{\"type\":\"ping\",\"ref\":\"\xc3"), piece(ws.OpContinuation, true, "\xa9\"}")), 0},
 		"everything, byte for byte,": {join(piece(ws.OpPing, true, "hi"), piece(ws.OpText, true, `{"type":"ping","ref":"`+strings.Repeat("r", 200)+`"}`)), 0},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			conn := raw(t, n)
-			if strings.HasPrefix(name, "everything") {
-				for i := range row.bytes {
-					if _, err := conn.Write(row.bytes[i : i+1]); err != nil {
-						t.Fatal(err)
+		for way, dial := range ways {
+			t.Run(name+", "+way, func(t *testing.T) {
+				t.Parallel()
+				conn := dial(t)
+				if strings.HasPrefix(name, "everything") {
+					for i := range row.bytes {
+						if _, err := conn.Write(row.bytes[i : i+1]); err != nil {
+							t.Fatal(err)
+						}
+					}
+				} else if _, err := conn.Write(row.bytes); err != nil {
+					t.Fatal(err)
+				}
+				seen := map[string]bool{}
+				for row.code != 0 || len(seen) < 2 {
+					h, payload := readFrame(t, conn)
+					switch {
+					case h.OpCode == ws.OpClose:
+						if code := int(payload[0])<<8 | int(payload[1]); code != row.code {
+							t.Fatalf("closed with %d, want %d", code, row.code)
+						}
+						if _, err := ws.ReadHeader(conn); !errors.Is(err, io.EOF) {
+							t.Fatalf("after the close: %v, want the end", err)
+						}
+						return
+					case h.OpCode == ws.OpPong && string(payload) == "hi", h.OpCode == ws.OpText && strings.HasPrefix(string(payload), `{"type":"pong"`):
+						seen[fmt.Sprint(h.OpCode)] = true
 					}
 				}
-			} else if _, err := conn.Write(row.bytes); err != nil {
-				t.Fatal(err)
-			}
-			seen := map[string]bool{}
-			for row.code != 0 || len(seen) < 2 {
-				h, payload := readFrame(t, conn)
-				switch {
-				case h.OpCode == ws.OpClose:
-					if code := int(payload[0])<<8 | int(payload[1]); code != row.code {
-						t.Fatalf("closed with %d, want %d", code, row.code)
-					}
-					if _, err := ws.ReadHeader(conn); !errors.Is(err, io.EOF) {
-						t.Fatalf("after the close: %v, want the end", err)
-					}
-					return
-				case h.OpCode == ws.OpPong && string(payload) == "hi", h.OpCode == ws.OpText && strings.HasPrefix(string(payload), `{"type":"pong"`):
-					seen[fmt.Sprint(h.OpCode)] = true
-				}
-			}
-		})
+			})
+		}
 	}
 }
 

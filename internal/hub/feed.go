@@ -305,11 +305,11 @@ func (f *Feed) Mark(seq uint64, tag any) {
 	f.owner.FeedDue()
 }
 
-// offer is called for a match.
-func (f *Feed) offer(d *Delivery) {
+// offer is called for a match of one subscription after the other.
+func (f *Feed) offer(d *Delivery, sub *Sub) {
 	if !f.live {
 		if f.lenient {
-			f.note(d.Entry)
+			f.note(d.Entry, sub)
 		}
 		return
 	}
@@ -324,7 +324,7 @@ func (f *Feed) offer(d *Delivery) {
 		f.shard.stats.FellBehind++
 		f.fallBehind()
 		if f.lenient {
-			f.note(d.Entry)
+			f.note(d.Entry, sub)
 		}
 		return
 	}

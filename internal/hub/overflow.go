@@ -27,10 +27,12 @@ const slowAfter = 250 * time.Millisecond
 type late struct {
 	since  time.Time // the socket was full; zero: it has not been, or all was taken
 	slow   bool
-	last   uint64           // sequence of the newest entry noted
-	newest map[topic]uint64 // under conflate: sequences
-	kept   recent           // under drop_oldest
-	cut    recent           // under disconnect
+	open   bool              // more subscriptions may want last
+	policy carillon.Overflow // of last, so far
+	last   uint64            // sequence of the newest entry noted
+	newest map[topic]uint64  // under conflate: sequences
+	kept   recent            // under drop_oldest
+	cut    recent            // under disconnect
 }
 
 // topic is what conflate keeps the newest entry of: a subject, or, of entries
@@ -116,30 +118,41 @@ func (f *Feed) slow() bool {
 }
 
 // overrun reports whether more entries under disconnect wait than a queue holds.
-func (f *Feed) overrun() bool { return f.late.cut.oldest(f.shard.hub.cfg.FeedQueue+1) > f.seq }
+func (f *Feed) overrun() bool {
+	f.file()
+	return f.late.cut.oldest(f.shard.hub.cfg.FeedQueue+1) > f.seq
+}
 
-// note remembers an entry that waits.
-func (f *Feed) note(e *carillon.Entry) {
-	l, seq, cfg := f.lateness(), e.Pos.Seq, &f.shard.hub.cfg
-	if seq <= l.last {
+// note remembers an entry that waits, for one of the subscriptions that want it.
+// It is called for the others before the next entry.
+func (f *Feed) note(e *carillon.Entry, sub *Sub) {
+	l, seq := f.lateness(), e.Pos.Seq
+	switch {
+	case seq > l.last:
+		f.file()
+		l.last, l.policy, l.open = seq, sub.Overflow, true
+	case seq == l.last && l.open:
+		l.policy = min(l.policy, sub.Overflow)
+	default:
 		return
 	}
-	l.last = seq
-	policy := carillon.OverflowDisconnect
-	for _, sub := range f.subs {
-		if !sub.wants(e) {
-			continue
-		}
-		policy = min(policy, sub.Overflow)
-		if sub.Overflow == carillon.OverflowConflate && !l.supersede(topicOf(sub, e), seq, cfg.Conflated) {
-			f.shard.stats.TooManySubjects++
-		}
+	if sub.Overflow == carillon.OverflowConflate && !l.supersede(topicOf(sub, e), seq, f.shard.hub.cfg.Conflated) {
+		f.shard.stats.TooManySubjects++
 	}
-	switch policy {
+}
+
+// file puts the newest entry with those of its policy: all who want it are known.
+func (f *Feed) file() {
+	l, most := f.late, f.shard.hub.cfg.FeedQueue
+	if !l.open {
+		return
+	}
+	l.open = false
+	switch l.policy {
 	case carillon.OverflowDropOldest:
-		l.kept.add(seq, cfg.FeedQueue)
+		l.kept.add(l.last, most)
 	case carillon.OverflowDisconnect:
-		l.cut.add(seq, cfg.FeedQueue+1)
+		l.cut.add(l.last, most+1)
 	case carillon.OverflowReplay, carillon.OverflowConflate:
 	}
 }
@@ -148,8 +161,14 @@ func (f *Feed) note(e *carillon.Entry) {
 func (f *Feed) noteQueue() {
 	table := f.part().ring.table.Load()
 	for _, n := range f.queue {
-		if d := table.get(n); d != nil {
-			f.note(d.Entry)
+		d := table.get(n)
+		if d == nil {
+			continue
+		}
+		for _, sub := range f.subs {
+			if sub.wants(d.Entry) {
+				f.note(d.Entry, sub)
+			}
 		}
 	}
 }

@@ -127,7 +127,7 @@ func (s *Shard) offer(d *Delivery, nodes []*node) {
 	for _, n := range nodes {
 		for _, sub := range n.lists[s.id] {
 			if sub.accepts(d.Entry) {
-				sub.feed.offer(d)
+				sub.feed.offer(d, sub)
 			}
 		}
 	}

@@ -20,7 +20,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
@@ -115,11 +114,7 @@ func runFake(args []string) error {
 	if err := os.WriteFile(*env, []byte(text), 0o600); err != nil {
 		return err
 	}
-	server := &http.Server{}
-	if f.fault == "impatient" {
-		server.ReadHeaderTimeout = 200 * time.Millisecond
-	}
-	return server.Serve(l) // until SIGTERM
+	return http.Serve(l, nil) // until SIGTERM
 }
 
 // org verifies a token and returns its org and user.

@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -225,9 +227,40 @@ func TestASlowReaderThatIsCutComesBackAndMissesNothing(t *testing.T) {
 }
 
 func TestAPublisherWithNothingToSayMayBeCut(t *testing.T) {
-	cfg := config(t, "impatient") // as servers are with those who do not send a request
-	cfg.NoFloor = true
-	run(t, cfg, smallFanout())
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	back := make(chan net.Conn, 1)
+	go func() {
+		if c, err := server.Accept(); err == nil {
+			c.Close()
+		}
+		c, _ := server.Accept()
+		back <- c
+	}()
+	clock, err := newClock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := newLoop(clock, new(atomic.Bool))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	l.pub = &schedule{}
+	l.conns = []conn{{fd: -1, addr: netip.MustParseAddrPort(server.Addr().String()), kind: publisher}}
+	if err := l.run(func(int64) bool { return len(back) > 0 && l.settled() || l.checker.Closed > 0 }); err != nil {
+		t.Fatal(err)
+	}
+	if l.checker.Closed > 0 || !slices.Equal(l.pub.idle, []int{0}) {
+		t.Errorf("%+v, idle %v", l.checker.Checks, l.pub.idle)
+	}
+	server.Close()
+	if c := <-back; c != nil {
+		c.Close()
+	}
 }
 
 func TestNobodyToTalkToIsSaidAtOnce(t *testing.T) {

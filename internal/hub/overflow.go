@@ -131,7 +131,7 @@ func (f *Feed) note(e *carillon.Entry, sub *Sub) {
 	case seq > l.last:
 		f.file()
 		l.last, l.policy, l.open = seq, sub.Overflow, true
-	case seq == l.last && l.open:
+	case seq == l.last:
 		l.policy = min(l.policy, sub.Overflow)
 	default:
 		return

@@ -184,10 +184,17 @@ func TestNodeStartsServesAndStops(t *testing.T) {
 			if f := await(t, ws, "event"); f.ID != answer.Events[0].ID || string(f.Payload) != `{"n":1}` {
 				t.Errorf("got %+v, published %s", f, body)
 			}
-			if status, body := do(t, c, http.MethodGet, s.OpsURL()+"/metrics", ""); status != http.StatusOK ||
-				!strings.Contains(body, "carillon_publish_events_total 1\n") || !strings.Contains(body, "ws_connections_active 1\n") ||
-				!strings.Contains(body, `carillon_http_requests_total{code="101",route="/v1/ws"} 1`) {
-				t.Errorf("metrics: %d\n%s", status, body)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			for { // a request is counted when its handler returns, and the WebSocket lives before
+				status, body := do(t, c, http.MethodGet, s.OpsURL()+"/metrics", "")
+				if status == http.StatusOK && strings.Contains(body, "carillon_publish_events_total 1\n") && strings.Contains(body, "ws_connections_active 1\n") &&
+					strings.Contains(body, `carillon_http_requests_total{code="101",route="/v1/ws"} 1`) {
+					break
+				}
+				if !retry(ctx) {
+					t.Fatalf("metrics: %d\n%s", status, body)
+				}
 			}
 			status, body = do(t, c, http.MethodGet, s.PublicURL()+"/", "")
 			if status != http.StatusNotFound || !strings.Contains(body, `"code":"not_found"`) {

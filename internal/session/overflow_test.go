@@ -170,6 +170,11 @@ func TestASlowClientGetsWhatItsOverflowLeaves(t *testing.T) {
 			times(20, "a"), numbers(1, 20),
 		},
 		{
+			"replay is more careful than disconnect, whichever is wider",
+			[]string{`"pattern":">","overflow":"disconnect"`, `"pattern":"a"`, `"pattern":"b","overflow":"disconnect"`, `"pattern":"*"`},
+			append(times(20, "a"), times(20, "b")...), numbers(1, 40),
+		},
+		{
 			"conflate is more careful than drop_oldest",
 			[]string{`"pattern":">","overflow":"drop_oldest"`, `"pattern":"a","overflow":"conflate"`},
 			append([]string{"a/s", "a/t"}, times(8, "b")...), "1 2 " + numbers(7, 10),

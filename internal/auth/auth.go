@@ -152,7 +152,7 @@ func (a *Authenticator) Verify(ctx context.Context, c Credential) (*carillon.Pri
 	case InTicket:
 		return a.redeem(ctx, c.Text)
 	case Nowhere:
-		return nil, carillon.Errorf(carillon.CodeUnauthenticated, "this needs a token: send it as 'Authorization: Bearer <token>'")
+		return nil, noCredential()
 	default:
 		return a.VerifyToken(ctx, c.Text)
 	}

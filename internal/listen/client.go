@@ -94,6 +94,15 @@ func (p *Proxies) Handler(next http.Handler) http.Handler {
 	})
 }
 
+// Client is what a trusted proxy tells of who has sent a request: a RemoteAddr, or
+// "" where none does.
+func (p *Proxies) Client(r *http.Request) string {
+	if p == nil || p.header == NoHeader {
+		return ""
+	}
+	return p.client(r)
+}
+
 // client is who asks, as trusted proxies tell it, or "" where none does.
 func (p *Proxies) client(r *http.Request) (told string) {
 	if !p.Trusts(address(r.RemoteAddr)) {

@@ -27,6 +27,9 @@ const (
 	between        // it waits for another one
 )
 
+// NewConn makes a Conn of one whose client is known by other means.
+func NewConn(conn net.Conn, client net.Addr) *Conn { return &Conn{Conn: conn, remote: client} }
+
 // RemoteAddr is the client's.
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
@@ -35,7 +38,12 @@ func (c *Conn) NetConn() net.Conn { return c.Conn }
 
 // Bare is the same, for whoever takes the connection over and no longer asks who
 // the client is: on the two the same bytes come and go.
-func (c *Conn) Bare() net.Conn { return c.Conn }
+func (c *Conn) Bare() net.Conn {
+	if inner, ok := c.Conn.(interface{ Bare() net.Conn }); ok {
+		return inner.Bare()
+	}
+	return c.Conn
+}
 
 // CloseWrite ends our direction.
 func (c *Conn) CloseWrite() error {

@@ -1,6 +1,9 @@
 package loop
 
-import "time"
+import (
+	"net"
+	"time"
+)
 
 // Session is who a Link carries bytes for. Its methods do not block.
 type Session interface {
@@ -51,6 +54,24 @@ func (k *Link) Open(l *Loop, fd int, before []byte, owner Session, all *Sockets)
 	k.Ready()
 }
 
+// Inherit takes the connection of another link of the same loop, with what was
+// read from it before. The other link is over, and its owner hears nothing.
+func (k *Link) Inherit(from *Link, before []byte, owner Session) {
+	k.owner, k.all, k.kept = owner, from.all, before
+	from.over, from.kept = true, nil
+	from.Move(&k.Conn, k)
+	k.Listen(true)
+	if len(k.kept) > 0 {
+		k.Again()
+	}
+}
+
+// Leave gives the connection to Go, and ends the link without a word to its owner.
+func (k *Link) Leave() (net.Conn, error) {
+	k.over, k.kept = true, nil
+	return k.Conn.Leave()
+}
+
 // Ready says that Pull has something.
 func (k *Link) Ready() {
 	if k.over || k.last || k.Blocked() {
@@ -71,6 +92,10 @@ func (k *Link) Ready() {
 		k.finish()
 	}
 }
+
+// Waiting reports whether the link waits for its peer to take something, or to
+// end.
+func (k *Link) Waiting() bool { return k.shut || k.Blocked() }
 
 // Over reports whether the connection has ended.
 func (k *Link) Over() bool { return k.over }

@@ -25,6 +25,7 @@ import (
 // descriptor: other goroutines and other sockets of the process run meanwhile.
 type Loop struct {
 	epfd int
+	port *port    // nil: nothing is accepted
 	wake *os.File // an eventfd
 	file *os.File // epfd, as the network poller has it
 	raw  syscall.RawConn
@@ -156,11 +157,15 @@ func (l *Loop) Serve() (more bool) {
 			l.woken = l.woken || !waited
 			continue
 		}
+		if slot == acceptSlot {
+			more = l.accept() || more
+			continue
+		}
 		if c := l.slots[slot]; c != nil && l.gens[slot] == gen {
 			c.serve(ev.Events)
 		}
 	}
-	return n == turnEvents || len(l.again) > 0
+	return more || n == turnEvents || len(l.again) > 0
 }
 
 // Stats counts the loop's sockets. It may be called from anywhere.
@@ -211,6 +216,7 @@ func (l *Loop) endIfClosing() {
 
 // End releases the loop's own descriptors. Nothing waits any more.
 func (l *Loop) End() {
+	l.StopListening()
 	if l.wake != nil {
 		_ = l.wake.Close()
 	}
@@ -240,9 +246,8 @@ func Adopt(conn net.Conn, sendBuffer int) (fd int, ok bool) {
 	if raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }) != nil || err != nil {
 		return -1, false
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, or(sendBuffer, DefaultSendBuffer)) // a bound on memory, nothing that has to be
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, sendLowat)                // as above
-	_ = tcp.Close()                                                                                // the duplicate keeps the connection
+	bound(fd, sendBuffer)
+	_ = tcp.Close() // the duplicate keeps the connection
 	return fd, true
 }
 
@@ -511,8 +516,13 @@ func (c *Conn) Close() {
 	if c.fd < 0 {
 		return
 	}
-	l := c.loop
 	_ = unix.Close(int(c.fd)) // it leaves the epoll set by that
+	c.gone()
+}
+
+// gone frees c's place in the loop.
+func (c *Conn) gone() {
+	l := c.loop
 	if c.rest != nil {
 		l.full.Add(-1)
 		l.kept.Add(int64(-c.rest.bytes))

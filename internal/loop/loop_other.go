@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -42,6 +43,24 @@ func Adopt(net.Conn, int) (fd int, ok bool) { return -1, false }
 // Drop is not called.
 func Drop(int) {}
 
+// Acceptor is never asked.
+type Acceptor interface {
+	Accepted(fd int, peer netip.AddrPort)
+	Full(err error)
+}
+
+// DupPort makes nothing.
+func DupPort(net.Listener, int) (fd int, ok bool) { return -1, false }
+
+// Listen is not called.
+func (*Loop) Listen(int, Acceptor) error { return errors.ErrUnsupported }
+
+// StopListening is not called.
+func (*Loop) StopListening() {}
+
+// Resume is not called.
+func (*Loop) Resume(time.Time) time.Duration { return 0 }
+
 // Conn is never added to a loop.
 type Conn struct{}
 
@@ -68,6 +87,12 @@ func (*Conn) Moved() bool { return false }
 
 // Write is not called.
 func (*Conn) Write([][]byte) error { return errors.ErrUnsupported }
+
+// Move is not called.
+func (*Conn) Move(*Conn, Handler) {}
+
+// Leave is not called.
+func (*Conn) Leave() (net.Conn, error) { return nil, errors.ErrUnsupported }
 
 // Shut is not called.
 func (*Conn) Shut() error { return errors.ErrUnsupported }

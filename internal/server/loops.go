@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
+	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/loop"
 )
@@ -34,6 +36,18 @@ func pollers(loops []*loop.Loop) func(shard int) hub.Poller {
 		return nil
 	}
 	return func(shard int) hub.Poller { return loops[shard] }
+}
+
+// openFront has the loops read the requests of a port, where they can.
+func (s *Server) openFront(port net.Listener) bool {
+	front, ok := front.New(port, front.Config{
+		Loops: s.loops, Shards: s.hub.Shards(), Sockets: &s.sockets, Doors: s.doors, Client: s.proxies.Client, Answered: s.routes.answered,
+		HeaderBytes: s.cfg.Limits.HeaderBytes.N(), HeaderTimeout: s.cfg.Connection.HeaderTimeout.D(), IdleTimeout: idleTimeout, Pending: s.cfg.Limits.Handshakes, Logger: s.log,
+	})
+	if ok {
+		s.front = front
+	}
+	return ok
 }
 
 // connections counts those of all kinds.

@@ -97,13 +97,13 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 			m.Limits[limit] += n
 		}
 	}
-	m.Limits["handshakes"] = s.arrivals.Refused.Load()
+	m.Limits["handshakes"] = s.arrivals.Refused.Load() + s.front.Refused()
 	m.Limits["handshake_timeout"] = s.arrivals.Late.Load()
 	m.Limits["proxy_header_bytes"] = s.arrivals.Large.Load()
 	m.Limits["body_timeout"] = s.bodies.hits.Load()
 	m.Limits["requests_in_flight"] = s.crowd.hits.Load()
 	m.Limits["memory_percent"] = s.memory.hits.Load()
-	m.Limits["header_timeout"] = s.headers.Late()
+	m.Limits["header_timeout"] = s.headers.Late() + s.front.Late()
 	m.Limits["header_bytes"] = s.header.hits.Load()
 	m.Limits["wildcard_shapes_per_org"] = h.TooManyShapes
 	m.Limits["ring_bytes"] = h.Evictions

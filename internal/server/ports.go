@@ -22,7 +22,7 @@ const (
 
 // listener is a port and the server behind it.
 type listener struct {
-	*listen.Listener
+	net.Listener
 
 	setting string // that named the address
 	scheme  string
@@ -61,7 +61,12 @@ func (s *Server) openPublic(ctx context.Context, h http.Handler) error {
 	if s.cfg.Proxy.Protocol {
 		cfg.Proxies = s.proxies
 	}
-	s.public = &listener{Listener: listen.New(context.WithoutCancel(ctx), raw, cfg), setting: "listen", scheme: "http://", failed: s.fail}
+	s.public = &listener{setting: "listen", scheme: "http://", failed: s.fail}
+	if cfg.TLS == nil && cfg.Proxies == nil && s.openFront(raw) {
+		s.public.Listener = s.front
+	} else {
+		s.public.Listener = listen.New(context.WithoutCancel(ctx), raw, cfg)
+	}
 	if cfg.TLS != nil {
 		s.public.scheme = "https://"
 	}

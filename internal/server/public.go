@@ -47,13 +47,16 @@ func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) htt
 		FrameBytes: l.FrameBytes.N(), MessageTimeout: cfg.Connection.MessageTimeout.D(), ControlFrames: l.ControlFramesPerMinute, Logger: s.log,
 	})
 	mux := http.NewServeMux()
-	mux.Handle("/v1/sse", s.bodies.count(sse.Handler(sse.Config{
+	stream := sse.Handler(sse.Config{
 		Core: s.core, Auth: a, Sockets: &s.sockets, Loops: s.loops, RequestBytes: l.RequestBytes.N(), BodyTimeout: body, WriteTimeout: write, Logger: s.log,
-	})))
-	mux.Handle("/v1/poll", s.bodies.bound(poll.Handler(poll.Config{
+	})
+	polls := poll.Handler(poll.Config{
 		Core: s.core, Auth: a, WaitMax: cfg.Poll.WaitMax.D(), WaitDefault: cfg.Poll.WaitDefault.D(),
 		Page: l.HistoryPage, RequestBytes: l.RequestBytes.N(), WriteTimeout: write, Logger: s.log,
-	})))
+	})
+	s.doors = map[string]http.Handler{"/v1/ws": socket, "/v1/sse": origins.CORS(stream)}
+	mux.Handle("/v1/sse", s.bodies.count(stream))
+	mux.Handle("/v1/poll", s.bodies.bound(polls))
 	mux.Handle("/v1/frames", s.crowd.guard(s.bodies.bound(frames.Handler(frames.Config{
 		Core: s.core, Auth: a, FrameBytes: l.FrameBytes.N(), RequestBytes: l.RequestBytes.N(), WriteTimeout: write, Logger: s.log,
 	}))))

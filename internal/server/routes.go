@@ -26,12 +26,7 @@ func (c *routeCounts) count(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sw := &statusWriter{ResponseWriter: w}
 		next.ServeHTTP(sw, r)
-		i := len(routes) - 1
-		for j, path := range routes {
-			if r.URL.Path == path {
-				i = j
-			}
-		}
+		i := route(r.URL.Path)
 		status := sw.status
 		switch {
 		case status != 0:
@@ -40,11 +35,28 @@ func (c *routeCounts) count(next http.Handler) http.Handler {
 		default:
 			status = http.StatusOK
 		}
-		if status >= firstStatus && status <= lastStatus {
-			c[i][status-firstStatus].Add(1)
-		}
+		c.add(i, status)
 	})
 }
+
+// route is the index of a path.
+func route(path string) int {
+	for i, known := range routes {
+		if path == known {
+			return i
+		}
+	}
+	return len(routes) - 1
+}
+
+func (c *routeCounts) add(route, status int) {
+	if status >= firstStatus && status <= lastStatus {
+		c[route][status-firstStatus].Add(1)
+	}
+}
+
+// answered counts an answer that did not come through count.
+func (c *routeCounts) answered(path string, status int) { c.add(route(path), status) }
 
 func (c *routeCounts) sample() (list []telemetry.Requests) {
 	for i := range c {

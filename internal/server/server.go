@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"runtime"
 	"sync"
@@ -22,6 +23,7 @@ import (
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/config"
 	"github.com/carillon-rt/carillon/internal/engine"
+	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/gate"
 	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/listen"
@@ -74,6 +76,7 @@ type Server struct {
 	memory    memoryGuard
 	headers   listen.Headers
 	arrivals  listen.Counts
+	doors     map[string]http.Handler // that need no goroutine, by path
 
 	// Set by Start, in this order.
 	started time.Time
@@ -89,6 +92,7 @@ type Server struct {
 	api     *api.API
 	loops   []*loop.Loop // of the hub's shards; none where the system has no such
 	sockets loop.Sockets
+	front   *front.Front // nil: net/http reads every request
 	public  *listener
 	alive   watchdog
 
@@ -293,6 +297,9 @@ func (s *Server) stopAll(ctx context.Context) error {
 		s.log.Info("server: draining", "connections", s.core.Count(), "window", s.cfg.Drain.Window.D())
 		if s.public != nil {
 			s.public.server.SetKeepAlivesEnabled(false) // who asks again asks elsewhere
+			if s.front != nil {
+				s.front.Drain()
+			}
 		}
 		if err := s.core.Drain(clients, s.cfg.Drain.Window.D()); err != nil {
 			s.log.Warn("server: clients are cut at the deadline", "connections", s.core.Count())

@@ -24,7 +24,7 @@ func (s *Session) setExpiry(p *carillon.Principal) {
 // rearm sets the timer to the next of all deadlines. Sending and hearing only
 // move some of them away: the timer then fires early and is set anew.
 func (s *Session) rearm() {
-	if s.closed {
+	if s.closing || s.closed {
 		return
 	}
 	next := s.sentAt.Add(s.maxIdle())
@@ -53,9 +53,10 @@ func (s *Session) rearm() {
 	s.Shard().SetTimer(&s.timer, s, next)
 }
 
-// Timeout does what is due by the clock.
+// Timeout does what is due by the clock. Of a session that is closing nothing is:
+// for the client to take what it is owed, the transport's deadline counts.
 func (s *Session) Timeout(now time.Time) {
-	if s.closed {
+	if s.closing || s.closed {
 		return
 	}
 	due := func(t time.Time) bool { return !t.IsZero() && !t.After(now) }
@@ -73,8 +74,6 @@ func (s *Session) Timeout(now time.Time) {
 		s.close(wire.CloseNormal, "nothing heard for too long")
 	}
 	if s.closing {
-		s.sentAt = now // a last chance for what is owed; then the transport's deadline counts
-		s.rearm()
 		return
 	}
 	if !s.expires.IsZero() && !s.warned && due(s.expires.Add(-s.core.Limits.TokenExpiring)) {

@@ -24,6 +24,7 @@ const (
 	formJSON hub.Form = iota
 	formText
 	formBlock
+	formDeflated // text, compressed; empty: that is not smaller
 )
 
 // Conn is a session's transport. Its methods are called on the shard's
@@ -40,6 +41,7 @@ type Options struct {
 	Principal *carillon.Principal // nil: a connect frame is to come (WebSocket only)
 	After     string              // the handshake's cursor, or ""
 	Numbered  bool                // WebSocket: number the event frames
+	Deflate   bool                // WebSocket: compressed event frames are taken, but not numbered ones
 	Named     bool                // SSE: an event: line with the type
 	Subscribe bool                // SSE: subscribe at once to
 	Patterns  []carillon.Pattern  // these (none: only what is direct)
@@ -47,6 +49,7 @@ type Options struct {
 	Reserved  bool                // it has the place that Reserve took for the address, and gives it back
 	Address   netip.Addr          // the client's
 	Leave     func()              // gives back the place that Enter took; nil: the session takes one itself
+	Head      []byte              // goes out before everything: the answer to a handshake
 }
 
 // Session is one client's conversation. All methods but New, ID and Post are for
@@ -115,12 +118,25 @@ type Reply func(frame *wire.Frame)
 // New makes a session on a shard. It sends welcome, or, without a principal,
 // waits for a connect frame.
 func (c *Core) New(opt Options) *Session {
-	s := &Session{core: c, id: newConnectionID(), opt: opt, leave: opt.Leave}
 	shard := c.Hub.Shard()
+	s := c.made(shard, opt)
+	shard.Post(hub.TaskFunc(s.open))
+	return s
+}
+
+// NewOn is New for the goroutine of the shard on which the session is to live: it
+// has begun when NewOn returns. Conn.Ready is not called before that.
+func (c *Core) NewOn(shard *hub.Shard, opt Options) *Session {
+	s := c.made(shard, opt)
+	s.open()
+	return s
+}
+
+func (c *Core) made(shard *hub.Shard, opt Options) *Session {
+	s := &Session{core: c, id: newConnectionID(), opt: opt, leave: opt.Leave}
 	shard.Join(&s.Member, "", s)
 	c.dir.add(s)
 	c.stats.opened.Add(1)
-	shard.Post(hub.TaskFunc(s.open))
 	return s
 }
 
@@ -137,6 +153,9 @@ func (s *Session) open() {
 		return
 	}
 	s.sentAt, s.heardAt = s.now(), s.now()
+	if len(s.opt.Head) > 0 {
+		s.put(s.opt.Head)
+	}
 	switch {
 	case s.opt.Refuse != nil:
 		s.send(wire.ErrorFrame(s.opt.Refuse, nil))

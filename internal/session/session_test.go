@@ -504,3 +504,56 @@ func TestAStreamWhoseSubscriptionIsRefusedEnds(t *testing.T) {
 		want(t, got, "error")
 	})
 }
+
+// TestAClientSlowToTakeItsCloseIsToldOnce holds a client while its session ends by
+// the clock: every end that comes with a word says it once.
+func TestAClientSlowToTakeItsCloseIsToldOnce(t *testing.T) {
+	expiring := user("alice")
+	for name, opt := range map[string]func() session.Options{
+		"no connect in time": func() session.Options { return session.Options{} },
+		"token expired": func() session.Options {
+			expiring.Expires = time.Now().Add(10 * time.Second)
+			return session.Options{Principal: expiring}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, session.Limits{}, hub.Config{}, func(t *testing.T, n *node) {
+				c := n.connect(opt())
+				defer n.gone(c)
+				c.take(t)
+				c.hold(true)
+				time.Sleep(3 * time.Minute)
+				c.hold(false)
+				got := c.take(t)
+				for len(got) > 2 && got[0].kind() != "error" { // what it was sent before
+					got = got[1:]
+				}
+				want(t, got, "error (close)")
+				if got[1]["reason"] != name {
+					t.Errorf("%v", got[1])
+				}
+			})
+		})
+	}
+}
+
+func TestASessionMadeOnItsShardHasBegun(t *testing.T) {
+	inBubble(t, session.Limits{}, hub.Config{}, func(t *testing.T, n *node) {
+		c := &client{}
+		made := make(chan struct{})
+		shard := n.hub.Shards()[1]
+		shard.Post(hub.TaskFunc(func() {
+			defer close(made)
+			c.s = n.core.NewOn(shard, session.Options{Principal: user("alice"), Conn: c})
+			c.s.Receive(c.s.Read([]byte(`{"type":"subscribe","pattern":"a"}`)), func() {})
+			if c.s.Shard() != shard {
+				t.Error("it lives on another shard")
+			}
+		}))
+		<-made
+		defer n.gone(c)
+		want(t, c.take(t), "welcome subscribed caught_up")
+		n.publish("a", 1, 1)
+		want(t, c.take(t), "1")
+	})
+}

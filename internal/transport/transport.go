@@ -4,6 +4,7 @@
 package transport
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
@@ -29,9 +31,17 @@ const (
 	NoTransform = "no-cache, no-store, no-transform"
 )
 
-// Problem answers with an error, as problem+json. What went wrong on our side
+// errElsewhere is no refusal: an event loop would have to wait for the answer.
+var errElsewhere = errors.New("transport: this is for net/http to answer")
+
+// Problem answers with an error, as problem+json; one of Caller's it may pass on
+// to net/http instead. What went wrong on our side
 // goes to the log, without the query, which may hold a credential.
 func Problem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	if errors.Is(err, errElsewhere) {
+		front.Of(w).Pass()
+		return
+	}
 	e := carillon.AsError(err)
 	h := w.Header()
 	Answers(h, NoStore)
@@ -61,13 +71,26 @@ func Method(w http.ResponseWriter, r *http.Request, methods ...string) error {
 }
 
 // Caller is who asks. places are those, beside the usual ones, where the request
-// may have its credential.
-func Caller(a *auth.Authenticator, r *http.Request, places auth.Places) (*carillon.Principal, error) {
+// may have its credential. It is called before anything has had an effect: where
+// the answer takes waiting and a loop may not wait, the error says so to Problem.
+func Caller(a *auth.Authenticator, w http.ResponseWriter, r *http.Request, places auth.Places) (*carillon.Principal, error) {
 	c, err := a.FromRequest(r, places)
 	if err != nil {
 		return nil, err
 	}
-	return a.Verify(r.Context(), c)
+	return Verify(a, w, r, c)
+}
+
+// Verify is Caller for a credential that was found.
+func Verify(a *auth.Authenticator, w http.ResponseWriter, r *http.Request, c auth.Credential) (*carillon.Principal, error) {
+	if front.Of(w) == nil {
+		return a.Verify(r.Context(), c)
+	}
+	p, ok, err := a.VerifyNow(c)
+	if !ok {
+		return nil, errElsewhere
+	}
+	return p, err
 }
 
 // busyRetry is how long a client is told to stay away from a node that takes no

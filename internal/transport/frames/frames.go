@@ -88,7 +88,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if _, err := transport.Query(r, nil); err != nil {
 		return err
 	}
-	p, err := transport.Caller(h.Auth, r, 0)
+	p, err := transport.Caller(h.Auth, w, r, 0)
 	if err != nil {
 		return err
 	}

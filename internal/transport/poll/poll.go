@@ -102,7 +102,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := h.Core.Reserve(addr); err != nil {
 		return err
 	}
-	opt, err := h.options(r)
+	opt, err := h.options(w, r)
 	if err != nil {
 		h.Core.Release(addr)
 		return err
@@ -125,12 +125,12 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 var parameters = map[string]bool{"ticket": false, "pattern": true, "room": true, "after": false, "cursor": false, "wait": false, "limit": false}
 
 // options is what the request asks for, checked and granted.
-func (h *handler) options(r *http.Request) (opt session.PollOptions, err error) {
+func (h *handler) options(w http.ResponseWriter, r *http.Request) (opt session.PollOptions, err error) {
 	q, err := transport.Query(r, parameters)
 	if err != nil {
 		return opt, err
 	}
-	if opt.Principal, err = transport.Caller(h.Auth, r, auth.TicketQuery); err != nil {
+	if opt.Principal, err = transport.Caller(h.Auth, w, r, auth.TicketQuery); err != nil {
 		return opt, err
 	}
 	if opt.CloudEvents, err = answer.TakesCloudEvents(r.Header); err != nil {

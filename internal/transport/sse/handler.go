@@ -156,7 +156,7 @@ func (h *handler) options(w http.ResponseWriter, r *http.Request) (session.Optio
 	if err != nil {
 		return opt, err
 	}
-	if opt.Principal, err = transport.Caller(h.Auth, r, auth.TicketQuery); err != nil {
+	if opt.Principal, err = transport.Caller(h.Auth, w, r, auth.TicketQuery); err != nil {
 		return opt, err
 	}
 	patterns, rooms := q["pattern"], q["room"]

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/loop"
 	"github.com/carillon-rt/carillon/internal/session"
 	"github.com/carillon-rt/carillon/internal/transport"
@@ -51,6 +52,14 @@ type taken struct {
 // takeOver answers by hand on the request's connection, which ends with the
 // stream.
 func (h *handler) takeOver(w http.ResponseWriter, r *http.Request, opt session.Options) {
+	if x := front.Of(w); x != nil {
+		t := new(looped)
+		opt.Conn, opt.Head = t, head(w.Header())
+		from, before := x.Take(http.StatusOK)
+		t.session = h.Core.NewOn(x.Shard(), opt)
+		t.Inherit(from, before, t)
+		return
+	}
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		h.leave(opt)
@@ -80,16 +89,21 @@ func (h *handler) takeOver(w http.ResponseWriter, r *http.Request, opt session.O
 	h.Sockets.Go(&t.socket, t.watch, func() { s.Post(s.Gone) })
 }
 
-// begin writes the head of the answer.
-func begin(conn net.Conn, header http.Header) bool {
+// head is that of the answer.
+func head(header http.Header) []byte {
 	var head bytes.Buffer
 	head.WriteString("HTTP/1.1 200 OK\r\nConnection: close\r\nDate: ")
 	head.WriteString(time.Now().UTC().Format(http.TimeFormat))
 	head.WriteString("\r\n")
 	_ = header.Write(&head) // a buffer takes everything
 	head.WriteString("\r\n")
+	return head.Bytes()
+}
+
+// begin writes the head of the answer.
+func begin(conn net.Conn, header http.Header) bool {
 	_ = conn.SetDeadline(time.Now().Add(loop.DefaultWriteTimeout)) // if it fails so does the write
-	if _, err := conn.Write(head.Bytes()); err != nil {
+	if _, err := conn.Write(head(header)); err != nil {
 		return false
 	}
 	return conn.SetDeadline(time.Time{}) == nil

@@ -21,6 +21,7 @@ import (
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/engine/memory"
+	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/gate"
 	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/listen"
@@ -68,6 +69,7 @@ type Node struct {
 	servers []*http.Server
 	sockets *loop.Sockets
 	loops   []*loop.Loop
+	doors   map[string]http.Handler // that a loop may answer
 	hub     *hub.Hub
 	served  chan error
 	own     bool
@@ -102,10 +104,13 @@ func New(t testing.TB, cfg Config) *Node {
 	n.Core = session.NewCore(session.Config{Hub: n.hub, IDs: n.IDs, Publisher: n.Gate, Verifier: verifier{authn}, Limits: cfg.Limits, MaxConnections: cfg.MaxConnections})
 	origins := auth.NewOrigins(cfg.Origins)
 	mux := http.NewServeMux()
-	mux.Handle("/v1/ws", ws.Handler(ws.Config{
+	n.doors = map[string]http.Handler{}
+	mux.Handle("/v1/ws", n.door("/v1/ws", ws.Handler(ws.Config{
 		Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, Loops: n.loops, FrameBytes: cfg.FrameBytes, ControlFrames: cfg.ControlFrames,
-	}))
-	mux.Handle("/v1/sse", sse.Handler(sse.Config{Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, Loops: n.loops, WriteTimeout: cfg.WriteTimeout}))
+	})))
+	mux.Handle("/v1/sse", n.door("/v1/sse", sse.Handler(sse.Config{
+		Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, Loops: n.loops, WriteTimeout: cfg.WriteTimeout,
+	})))
 	mux.Handle("/v1/poll", poll.Handler(poll.Config{Core: n.Core, Auth: authn, Origins: origins}))
 	mux.Handle("/v1/frames", frames.Handler(frames.Config{Core: n.Core, Auth: authn, Origins: origins}))
 	n.addr = n.serve(t, mux, nil)
@@ -142,14 +147,30 @@ func (n *Node) serve(t testing.TB, h http.Handler, secure *tls.Config) (addr str
 	t.Helper()
 	raw, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	l := listen.New(n.ctx, raw, listen.Config{TLS: secure, Timeout: patience})
+	addr = raw.Addr().String()
+	var l net.Listener
+	if secure == nil && len(n.loops) > 0 {
+		f, ok := front.New(raw, front.Config{Loops: n.loops, Shards: n.hub.Shards(), Sockets: n.sockets, Doors: n.doors, HeaderTimeout: patience})
+		if !ok {
+			t.Fatal("the loops do not accept")
+		}
+		l = f
+	} else {
+		l = listen.New(n.ctx, raw, listen.Config{TLS: secure, Timeout: patience})
+	}
 	s := &http.Server{Handler: h, Protocols: new(http.Protocols), ReadHeaderTimeout: patience, TLSConfig: secure}
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetHTTP2(secure != nil)
 	s.Protocols.SetUnencryptedHTTP2(secure == nil)
 	n.servers = append(n.servers, s)
 	go func() { n.served <- s.Serve(l) }()
-	return raw.Addr().String()
+	return addr
+}
+
+// door is one that the loops' own requests come to, too.
+func (n *Node) door(path string, h http.Handler) http.Handler {
+	n.doors[path] = h
+	return h
 }
 
 // certificate makes one for 127.0.0.1, and who trusts it.

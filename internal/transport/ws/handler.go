@@ -21,6 +21,7 @@ import (
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/loop"
 	"github.com/carillon-rt/carillon/internal/session"
 	"github.com/carillon-rt/carillon/internal/transport"
@@ -110,9 +111,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !upgradable(w, r) {
 		return
 	}
-	opt, echo, err := h.check(r)
+	opt, echo, err := h.check(w, r)
 	if err != nil {
 		transport.Problem(w, r, h.Logger, err)
+		return
+	}
+	answer := acceptance(r.Header.Get("Sec-Websocket-Key"), echo)
+	if x := front.Of(w); x != nil {
+		h.inherit(x, answer, opt)
 		return
 	}
 	conn, buf, err := http.NewResponseController(w).Hijack()
@@ -121,7 +127,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		transport.Problem(w, r, h.Logger, err)
 		return
 	}
-	h.open(conn, left(buf), acceptance(r.Header.Get("Sec-Websocket-Key"), echo), opt)
+	h.open(conn, left(buf), answer, opt)
 }
 
 // left copies what the client sent behind its handshake, so that the server's
@@ -180,7 +186,7 @@ var parameters = map[string]bool{"ticket": false, "after": false, "numbered": fa
 
 // check decides whether a handshake is accepted, and as what. With a nil error a
 // place is reserved.
-func (h *handler) check(r *http.Request) (opt session.Options, echo string, err error) {
+func (h *handler) check(w http.ResponseWriter, r *http.Request) (opt session.Options, echo string, err error) {
 	if err := h.Origins.Check(r); err != nil {
 		return opt, "", err
 	}
@@ -191,7 +197,7 @@ func (h *handler) check(r *http.Request) (opt session.Options, echo string, err 
 	if err := h.Core.Reserve(addr); err != nil {
 		return opt, "", err
 	}
-	if opt, echo, err = h.asked(r); err != nil {
+	if opt, echo, err = h.asked(w, r); err != nil {
 		h.Core.Release(addr)
 	}
 	opt.Reserved, opt.Address = err == nil, addr
@@ -199,7 +205,7 @@ func (h *handler) check(r *http.Request) (opt session.Options, echo string, err 
 }
 
 // asked is what a handshake asks for, and by whom.
-func (h *handler) asked(r *http.Request) (opt session.Options, echo string, err error) {
+func (h *handler) asked(w http.ResponseWriter, r *http.Request) (opt session.Options, echo string, err error) {
 	if echo, err = subprotocol(r.Header["Sec-Websocket-Protocol"]); err != nil {
 		return opt, "", err
 	}
@@ -210,7 +216,7 @@ func (h *handler) asked(r *http.Request) (opt session.Options, echo string, err 
 	if opt, err = options(q); err != nil {
 		return opt, "", err
 	}
-	opt.Principal, err = h.caller(r)
+	opt.Principal, err = h.caller(w, r)
 	if err == nil {
 		return opt, echo, nil
 	}
@@ -227,12 +233,12 @@ func options(q url.Values) (session.Options, error) {
 }
 
 // caller is who asks, or nil when a connect frame is to say so.
-func (h *handler) caller(r *http.Request) (*carillon.Principal, error) {
+func (h *handler) caller(w http.ResponseWriter, r *http.Request) (*carillon.Principal, error) {
 	c, err := h.Auth.FromRequest(r, auth.Subprotocol|auth.TicketQuery)
 	if err != nil || c.None() {
 		return nil, err
 	}
-	return h.Auth.Verify(r.Context(), c)
+	return transport.Verify(h.Auth, w, r, c)
 }
 
 // subprotocol chooses from the client's list; bearer.<token> in it is a
@@ -289,6 +295,16 @@ func answered(conn net.Conn, answer []byte) bool {
 	}
 	_ = conn.SetDeadline(time.Time{}) // as above, with the next read
 	return true
+}
+
+// inherit goes on with a connection whose handshake its loop has read: the answer
+// goes out together with what the session says first.
+func (h *handler) inherit(x *front.Exchange, answer []byte, opt session.Options) {
+	c := &looped{handler: h}
+	opt.Conn, opt.Head = c, answer
+	from, before := x.Take(http.StatusSwitchingProtocols)
+	c.session, c.resume = h.Core.NewOn(x.Shard(), opt), c.resumed
+	c.Inherit(from, before, c)
 }
 
 // open answers the handshake and starts the conversation.

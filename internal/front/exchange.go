@@ -1,0 +1,128 @@
+package front
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/loop"
+)
+
+// Exchange is a request that a loop has read, and its answer. It is the
+// http.ResponseWriter that a door's handler is given; the door finds out with Of.
+//
+// A handler either answers, as any other, or calls exactly one of Take, Later and
+// Pass, and then nothing else. It runs on the shard's goroutine and must not wait.
+// The exchange, and the request, are good until it returns.
+type Exchange struct {
+	conn   *Conn
+	rest   []byte // what followed the request
+	header http.Header
+	status int
+	body   []byte
+	state  state
+}
+
+// state is what a handler has done.
+type state uint8
+
+const (
+	open     state = iota // it may still answer
+	taken                 // it has the connection
+	deferred              // it answers later
+	passed                // net/http answers
+)
+
+// Of is the exchange that a response writer is, or nil where the request came
+// from net/http.
+func Of(w http.ResponseWriter) *Exchange {
+	x, _ := w.(*Exchange)
+	return x
+}
+
+// Header is http.ResponseWriter's.
+func (x *Exchange) Header() http.Header { return x.header }
+
+// WriteHeader is http.ResponseWriter's.
+func (x *Exchange) WriteHeader(status int) {
+	if x.status == 0 && status >= http.StatusOK {
+		x.status = status
+	}
+}
+
+// Write is http.ResponseWriter's. It keeps the answer whole.
+func (x *Exchange) Write(b []byte) (int, error) {
+	x.WriteHeader(http.StatusOK)
+	x.body = append(x.body, b...)
+	return len(b), nil
+}
+
+// Shard is where the connection lives.
+func (x *Exchange) Shard() *hub.Shard { return x.conn.at.shard }
+
+// Take gives the connection to a door: to.Inherit(from, before, …) makes it that
+// of another owner. Whatever is to be written to answer the request the owner
+// writes. status is what it will be, to be counted.
+func (x *Exchange) Take(status int) (from *loop.Link, before []byte) {
+	x.state, x.status = taken, status
+	return &x.conn.Link, slices.Clone(x.rest)
+}
+
+// Pass has net/http answer the request. Nothing may have had an effect yet.
+func (x *Exchange) Pass() { x.state = passed }
+
+// Later keeps the exchange open when the handler returns. answer, called once, on
+// the shard's goroutine, answers it. gone, if not nil, is called instead when the
+// client has gone.
+func (x *Exchange) Later(gone func()) (answer func(status int, header http.Header, body []byte)) {
+	x.state = deferred
+	c := x.conn
+	c.gone = gone
+	return func(status int, header http.Header, body []byte) {
+		if c.waits { // or the client has gone
+			c.waits, c.gone = false, nil
+			c.answer(status, header, body)
+		}
+	}
+}
+
+// message writes an answer out. The date is that of the turn.
+func message(status int, header http.Header, body []byte, now time.Time, last bool) []byte {
+	const about = 256 // bytes of a header
+	b := make([]byte, 0, about+len(body))
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, http.StatusText(status)...)
+	b = append(b, "\r\nDate: "...)
+	b = now.UTC().AppendFormat(b, http.TimeFormat)
+	if status != http.StatusNoContent && status != http.StatusNotModified { // RFC 9110, section 8.6
+		b = append(b, "\r\nContent-Length: "...)
+		b = strconv.AppendInt(b, int64(len(body)), 10)
+	}
+	if last {
+		b = append(b, "\r\nConnection: close"...)
+	}
+	b = append(b, "\r\n"...)
+	for name, values := range header {
+		if name == "Connection" && last || name == "Content-Length" || name == "Date" {
+			continue
+		}
+		for _, v := range values {
+			b = append(append(append(append(b, name...), ": "...), oneLine(v)...), "\r\n"...)
+		}
+	}
+	return append(append(b, "\r\n"...), body...)
+}
+
+// oneLine is v without what would end its line.
+func oneLine(v string) string {
+	for i := range len(v) {
+		if v[i] == '\r' || v[i] == '\n' {
+			return v[:i]
+		}
+	}
+	return v
+}

@@ -115,6 +115,9 @@ func (c *Conn) answer(status int, header http.Header, body []byte) {
 	c.last = c.last || c.at.front.draining.Load()
 	c.out = message(status, header, body, c.Now(), c.last)
 	c.Ready()
+	if !c.Waiting() && !c.Over() {
+		c.idle()
+	}
 }
 
 // Pull is called by the link.

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	acceptsPerTurn = 64                     // connections accepted before other work gets its turn
+	acceptsPerTurn = 32                     // connections accepted before other work gets its turn
 	acceptPause    = 100 * time.Millisecond // after the system had no room for one more
 	acceptSlot     = 1<<32 - 2              // the slot of the port in an event
 )

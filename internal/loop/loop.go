@@ -17,9 +17,10 @@ type Handler interface {
 
 // Bounds of a loop's turn.
 const (
-	turnEvents = 128      // sockets served before other work gets its turn
-	readBytes  = 64 << 10 // read from one socket in a turn
-	maxIOV     = 1024     // buffers in one writev (IOV_MAX)
+	turnEvents = 128                    // sockets served before other work gets its turn
+	turnTime   = 500 * time.Microsecond // the same, in time
+	readBytes  = 64 << 10               // read from one socket in a turn
+	maxIOV     = 1024                   // buffers in one writev (IOV_MAX)
 	forever    = time.Duration(-1)
 	sendLowat  = 32 << 10 // unsent bytes from which on a socket counts as full
 )

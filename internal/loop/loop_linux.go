@@ -31,8 +31,10 @@ type Loop struct {
 	raw  syscall.RawConn
 
 	events  [turnEvents]unix.EpollEvent
-	ready   int // of events
+	served  int // of events
+	ready   int // of events; those from served on wait for their turn
 	poll    func(uintptr) bool
+	waited  bool // they came with Wait
 	yielded bool // Wait has been to the network poller
 	yield   bool
 	woken   bool // by a Wake that Serve met
@@ -91,6 +93,10 @@ func NewLoop() (*Loop, error) {
 			l.Wake()
 			return false
 		}
+		if l.served < l.ready {
+			return true
+		}
+		l.served, l.ready, l.waited = 0, 0, true
 		n, err := unix.EpollWait(int(fd), l.events[:], 0)
 		l.ready = max(n, 0)
 		return l.ready > 0 || err != nil && !errors.Is(err, unix.EINTR)
@@ -132,13 +138,11 @@ func (l *Loop) Wait(d time.Duration) {
 // Serve serves the sockets that are ready, within the bounds of a turn. It
 // reports whether there may be more.
 func (l *Loop) Serve() (more bool) {
-	n := l.ready
-	l.ready = 0
-	waited := n > 0
-	if !waited {
-		n, _ = unix.EpollWait(l.epfd, l.events[:], 0) // an error is as good as nothing
-		n = max(n, 0)
+	if l.served == l.ready {
+		n, _ := unix.EpollWait(l.epfd, l.events[:], 0) // an error is as good as nothing
+		l.served, l.ready, l.waited = 0, max(n, 0), false
 	}
+	end := time.Now().Add(turnTime)
 	l.endIfClosing()
 	again := l.again
 	l.again, l.spare = l.spare[:0], nil
@@ -150,11 +154,15 @@ func (l *Loop) Serve() (more bool) {
 		again[i] = nil
 	}
 	l.spare = again[:0]
-	for i := range l.events[:n] {
-		ev := &l.events[i]
+	for n := 0; l.served < l.ready; n++ {
+		if n > 0 && n%8 == 0 && !time.Now().Before(end) {
+			return true // the others come next; that they may be stale by then does no harm
+		}
+		ev := &l.events[l.served]
+		l.served++
 		slot, gen := uint32(ev.Fd), uint32(ev.Pad)
 		if slot == wakeSlot { // edge-triggered: it need not be read
-			l.woken = l.woken || !waited
+			l.woken = l.woken || !l.waited
 			continue
 		}
 		if slot == acceptSlot {
@@ -165,7 +173,7 @@ func (l *Loop) Serve() (more bool) {
 			c.serve(ev.Events)
 		}
 	}
-	return more || n == turnEvents || len(l.again) > 0
+	return more || l.ready == turnEvents || len(l.again) > 0
 }
 
 // Stats counts the loop's sockets. It may be called from anywhere.

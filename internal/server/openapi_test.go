@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -259,6 +260,8 @@ func TestEveryRouteIsInTheOpenAPIDocument(t *testing.T) {
 			}
 		}
 	}
+	slices.Sort(routes)
+	routes = slices.Compact(routes) // one may be named twice there
 	if len(routes) < 9 {
 		t.Fatalf("only %q were found", routes)
 	}

@@ -1,0 +1,442 @@
+package front
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/carillon-rt/carillon/internal/engine/memory"
+	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/loop"
+)
+
+// patience is how long a test waits for something that should come at once.
+const patience = 30 * time.Second
+
+// port is a Front and the net/http server behind it, on a real socket.
+type port struct {
+	*Front
+
+	t       *testing.T
+	loops   []*loop.Loop
+	sockets loop.Sockets
+	addr    string
+
+	mu       sync.Mutex // guards what follows
+	answered []int
+}
+
+// serve opens a port with these doors; net/http answers "net/http " and the path.
+func serve(t *testing.T, cfg Config, doors map[string]http.HandlerFunc) *port {
+	t.Helper()
+	p := &port{t: t}
+	for range 2 {
+		l, err := loop.NewLoop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.loops = append(p.loops, l)
+	}
+	engine := memory.New(memory.Config{})
+	h := hub.New(hub.Config{Engine: engine, Shards: len(p.loops), Poller: func(shard int) hub.Poller { return p.loops[shard] }})
+	if err := h.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.addr = raw.Addr().String()
+	cfg.Loops, cfg.Shards, cfg.Sockets = p.loops, h.Shards(), &p.sockets
+	cfg.Doors = map[string]http.Handler{}
+	for path, f := range doors {
+		cfg.Doors[path] = f
+	}
+	cfg.Answered = func(_ string, status int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.answered = append(p.answered, status)
+	}
+	var ok bool
+	if p.Front, ok = New(raw, cfg); !ok {
+		t.Fatal("the loops do not accept")
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "net/http "+r.URL.Path) // the client checks it
+	})}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(p.Front) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := srv.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+		for _, l := range p.loops {
+			if err := l.Close(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		h.Stop()
+		if n := p.pending.Load(); n != 0 {
+			t.Errorf("%d connections are pending at the end", n)
+		}
+	})
+	return p
+}
+
+// client is a connection to it.
+type client struct {
+	net.Conn
+
+	t *testing.T
+	r *bufio.Reader
+}
+
+func (p *port) dial() *client {
+	p.t.Helper()
+	conn, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	return &client{conn, p.t, bufio.NewReader(conn)}
+}
+
+func (c *client) say(s string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func get(path string, lines ...string) string {
+	return "GET " + path + " HTTP/1.1\r\nHost: x\r\n" + strings.Join(lines, "") + "\r\n"
+}
+
+// hears reads one answer.
+func (c *client) hears(status int, body string) *http.Response {
+	c.t.Helper()
+	r, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	b, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != status || string(b) != body {
+		c.t.Fatalf("%d %q %v, wanted %d %q", r.StatusCode, b, err, status, body)
+	}
+	return r
+}
+
+// ends waits for the end of the connection.
+func (c *client) ends() {
+	c.t.Helper()
+	if b, err := io.ReadAll(c.r); len(b) > 0 || errors.Is(err, net.ErrClosed) {
+		c.t.Fatalf("%q, %v instead of the end", b, err)
+	}
+}
+
+// says is a door that answers with the query.
+func says(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain")
+	_, _ = io.WriteString(w, r.URL.RawQuery) // the client checks it
+}
+
+var doors = map[string]http.HandlerFunc{"/v1/poll": says}
+
+func TestTheLoopAnswersOneRequestAfterTheOther(t *testing.T) {
+	p := serve(t, Config{}, doors)
+	c := p.dial()
+	c.say(get("/v1/poll?1"))
+	r := c.hears(200, "1")
+	if r.Header.Get("Content-Type") != "text/plain" || r.Header.Get("Date") == "" || r.Close {
+		t.Errorf("its header is %v", r.Header)
+	}
+	c.say(get("/v1/poll?2") + get("/v1/poll?3") + get("/v1/poll?4", "Connection: close\r\n"))
+	c.hears(200, "2")
+	c.hears(200, "3")
+	if r := c.hears(200, "4"); !r.Close {
+		t.Error("the last answer does not say that it is the last")
+	}
+	c.ends()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.answered) != 4 {
+		t.Errorf("%v were counted", p.answered)
+	}
+}
+
+func TestARequestInPiecesIsAnsweredWhenItIsWhole(t *testing.T) {
+	p := serve(t, Config{}, doors)
+	c := p.dial()
+	all := get("/v1/poll?1") + get("/v1/poll?2")
+	for i := range len(all) {
+		c.say(all[i : i+1])
+	}
+	c.hears(200, "1")
+	c.hears(200, "2")
+}
+
+func TestWhatTheLoopDoesNotUnderstandGoesToNetHTTPWhole(t *testing.T) {
+	p := serve(t, Config{}, map[string]http.HandlerFunc{"/v1/poll": says, "/v1/ws": func(w http.ResponseWriter, _ *http.Request) { Of(w).Pass() }})
+	for _, c := range []struct{ name, head, body string }{
+		{"another path", get("/else"), "net/http /else"},
+		{"another method", "POST /v1/poll HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", "net/http /v1/poll"},
+		{"what a door passes on", get("/v1/ws"), "net/http /v1/ws"},
+		{"a folded line", "GET /v1/poll HTTP/1.1\r\nHost: x\r\nTe: trailers\r\n\r\n", "net/http /v1/poll"},
+		{"a long head", get("/v1/poll", "A: "+strings.Repeat("x", MaxHeaderBytes)+"\r\n"), "net/http /v1/poll"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn := p.dial()
+			conn.say(get("/v1/poll?first"))
+			conn.hears(200, "first")
+			conn.say(c.head + get("/v1/poll"))
+			conn.hears(200, c.body)
+			conn.hears(200, "net/http /v1/poll") // it stays there
+		})
+	}
+}
+
+func TestWhatComesInPiecesAndIsForNetHTTPArrivesWhole(t *testing.T) {
+	p := serve(t, Config{}, doors)
+	c := p.dial()
+	for _, piece := range []string{"GET /v1/", "po", "ll?x HTTP/1.1\r\nHo", "st: x\r\nExp", "ect: 100-continue\r\n", "\r\n"} {
+		c.say(piece)
+		time.Sleep(time.Millisecond) // so that they are pieces; nothing depends on it
+	}
+	c.hears(200, "net/http /v1/poll")
+}
+
+func TestADoorTakesTheConnectionWithWhatFollows(t *testing.T) {
+	p := serve(t, Config{}, map[string]http.HandlerFunc{"/v1/ws": func(w http.ResponseWriter, _ *http.Request) {
+		x := Of(w)
+		e := &echo{at: x.Shard(), out: []byte("HTTP/1.1 101 Switching Protocols\r\n\r\n")}
+		from, before := x.Take(http.StatusSwitchingProtocols)
+		e.Inherit(from, before, e)
+		e.Ready()
+	}})
+	c := p.dial()
+	c.say(get("/v1/ws") + "more")
+	want := "HTTP/1.1 101 Switching Protocols\r\n\r\nmore"
+	b := make([]byte, len(want))
+	if _, err := io.ReadFull(c.r, b); err != nil || string(b) != want {
+		t.Fatalf("%q, %v", b, err)
+	}
+	c.say("and more")
+	if _, err := io.ReadFull(c.r, b[:8]); err != nil || string(b[:8]) != "and more" {
+		t.Fatalf("%q, %v", b[:8], err)
+	}
+}
+
+// echo sends back what it gets.
+type echo struct {
+	loop.Link
+
+	at  *hub.Shard
+	out []byte
+}
+
+func (e *echo) Pull(dst [][]byte) ([][]byte, bool) {
+	if e.out != nil {
+		dst, e.out = append(dst, e.out), nil
+	}
+	return dst, false
+}
+
+func (e *echo) Input(b []byte) int {
+	e.out = append(e.out, b...)
+	e.Ready()
+	return len(b)
+}
+
+func (e *echo) Alarm(time.Time) {}
+func (e *echo) Now() time.Time  { return e.at.Now() }
+func (e *echo) Gone()           {}
+
+func TestAnAnswerMayComeLater(t *testing.T) {
+	answers := make(chan func(int, http.Header, []byte), 1)
+	shards := make(chan *hub.Shard, 1)
+	p := serve(t, Config{}, map[string]http.HandlerFunc{"/v1/poll": func(w http.ResponseWriter, _ *http.Request) {
+		shards <- Of(w).Shard()
+		answers <- Of(w).Later(nil)
+	}})
+	c := p.dial()
+	for range 3 {
+		c.say(get("/v1/poll"))
+		shard, answer := <-shards, <-answers
+		c.say(get("/v1/poll")) // it waits for its turn
+		shard.Post(hub.TaskFunc(func() { answer(http.StatusNoContent, http.Header{}, nil) }))
+		c.hears(204, "")
+		shard, answer = <-shards, <-answers
+		shard.Post(hub.TaskFunc(func() { answer(http.StatusOK, http.Header{"A": {"b\r\nc"}}, []byte("now")) }))
+		if r := c.hears(200, "now"); r.Header.Get("A") != "b" {
+			t.Errorf("a header with two lines became %q", r.Header)
+		}
+	}
+}
+
+func TestAClientThatGoesIsNotAnswered(t *testing.T) {
+	gone := make(chan struct{})
+	asked := make(chan struct{})
+	var answer func(int, http.Header, []byte)
+	p := serve(t, Config{}, map[string]http.HandlerFunc{"/v1/poll": func(w http.ResponseWriter, _ *http.Request) {
+		answer = Of(w).Later(func() {
+			answer(200, nil, nil) // nobody is there
+			close(gone)
+		})
+		close(asked)
+	}})
+	c := p.dial()
+	c.say(get("/v1/poll"))
+	<-asked
+	_ = c.Close()
+	<-gone
+}
+
+func TestASlowHeadIsGivenUp(t *testing.T) {
+	p := serve(t, Config{HeaderTimeout: 50 * time.Millisecond}, doors)
+	for _, head := range []string{"", "GET /v1/po", get("/v1/poll?x") + "GET"} {
+		c := p.dial()
+		c.say(head)
+		if strings.Contains(head, "x") {
+			c.hears(200, "x")
+		}
+		c.ends()
+	}
+	if n := p.Late(); n != 3 {
+		t.Errorf("%d were counted as late", n)
+	}
+}
+
+func TestAnIdleConnectionIsClosedAndNotCounted(t *testing.T) {
+	p := serve(t, Config{IdleTimeout: 50 * time.Millisecond}, doors)
+	c := p.dial()
+	c.say(get("/v1/poll?x"))
+	c.hears(200, "x")
+	c.ends()
+	if n := p.Late(); n != 0 {
+		t.Errorf("%d were counted as late", n)
+	}
+}
+
+func TestMoreConnectionsThanMayWaitAreRefused(t *testing.T) {
+	p := serve(t, Config{Pending: 2}, doors)
+	first, second := p.dial(), p.dial()
+	first.say("GET")
+	second.say("GET")
+	for p.pending.Load() != 2 {
+		time.Sleep(time.Millisecond)
+	}
+	p.dial().ends()
+	if n := p.Refused(); n != 1 {
+		t.Errorf("%d were counted as refused", n)
+	}
+	first.say(get("/v1/poll?x")[len("GET"):])
+	first.hears(200, "x")
+	third := p.dial() // there is room again
+	third.say(get("/v1/poll?y"))
+	third.hears(200, "y")
+}
+
+func TestAHandlerThatPanicsCostsOneConnection(t *testing.T) {
+	p := serve(t, Config{}, map[string]http.HandlerFunc{"/v1/poll": says, "/v1/sse": func(http.ResponseWriter, *http.Request) { panic("a door") }})
+	other := p.dial()
+	c := p.dial()
+	c.say(get("/v1/sse"))
+	c.ends()
+	other.say(get("/v1/poll?x"))
+	other.hears(200, "x")
+}
+
+func TestADrainingPortAnswersOnceMore(t *testing.T) {
+	p := serve(t, Config{}, doors)
+	c := p.dial()
+	c.say(get("/v1/poll?x"))
+	c.hears(200, "x")
+	p.Drain()
+	c.say(get("/v1/poll?y"))
+	if r := c.hears(200, "y"); !r.Close {
+		t.Error("the answer does not say that it is the last")
+	}
+	c.ends()
+}
+
+func TestAClosedPortEndsWhoWaitsForNothing(t *testing.T) {
+	p := serve(t, Config{}, doors)
+	c := p.dial()
+	c.say(get("/v1/poll?x"))
+	c.hears(200, "x")
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.ends()
+	if _, err := net.Dial("tcp", p.addr); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("a new one: %v", err)
+	}
+}
+
+func TestAPortWithoutRoomIsTriedAgain(t *testing.T) {
+	full := make(chan struct{}, 100)
+	p := serve(t, Config{Logger: slog.New(told{Handler: slog.DiscardHandler, about: full})}, doors)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 3 // fewer than are open: none can be made
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Connect(fd, &unix.SockaddrInet4{Port: p.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}})
+	for range 3 { // it is tried more than once
+		<-full
+	}
+	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "client")
+	conn, err := net.FileConn(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := &client{conn, t, bufio.NewReader(conn)}
+	c.say(get("/v1/poll?y"))
+	c.hears(200, "y")
+}
+
+// told is a log that says when something is written.
+type told struct {
+	slog.Handler
+
+	about chan struct{}
+}
+
+func (told) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l told) Handle(context.Context, slog.Record) error {
+	select {
+	case l.about <- struct{}{}:
+	default:
+	}
+	return nil
+}

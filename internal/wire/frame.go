@@ -3,8 +3,6 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -16,12 +14,18 @@ import (
 // with every field so far. Begin starts one, End closes it.
 type Frame struct {
 	Type string
-	json []byte
+	json []byte // behind room for the header of a text frame
 }
+
+const (
+	headerRoom  = 10
+	commonFrame = 320 // bytes of memory that are enough for most
+)
 
 // Begin starts a frame of the given type.
 func Begin(typ string) *Frame {
-	return &Frame{Type: typ, json: AppendString([]byte(`{"type":`), typ)}
+	b := append(make([]byte, headerRoom, commonFrame), `{"type":`...)
+	return &Frame{Type: typ, json: AppendString(b, typ)}
 }
 
 func (f *Frame) name(name string) {
@@ -93,8 +97,13 @@ func (f *Frame) Gap(name string, ids *IDs, g *carillon.Gap) *Frame {
 	return f
 }
 
-// JSON ends the frame and returns it.
-func (f *Frame) JSON() []byte { return append(f.json[:len(f.json):len(f.json)], '}') }
+// JSON ends the frame and returns it; nothing may be added any more.
+func (f *Frame) JSON() []byte {
+	f.json = append(f.json, '}')
+	js := f.json[headerRoom:]
+	f.json = f.json[:len(f.json)-1] // it may be asked for again
+	return js
+}
 
 // AppendGap appends a gap as a JSON object {reason, cursor}.
 func AppendGap(dst []byte, ids *IDs, g *carillon.Gap) []byte {
@@ -196,12 +205,10 @@ func ParseClientFrame(raw []byte, maxEvents int) (*ClientFrame, error) {
 		}
 		return f, carillon.BadRequest("unknown frame type %q; it is connect, subscribe, unsubscribe, publish, refresh or ping", clip(f.Type))
 	}
-	seen := map[string]bool{}
-	for _, m := range fields {
-		if seen[m.name] {
+	for i, m := range fields {
+		if has(fields[:i], m.name) { // they are few: a name that is not allowed ends it
 			return f, carillon.BadRequest("field %q is there twice", clip(m.name))
 		}
-		seen[m.name] = true
 		if m.name == "type" || m.name == "ref" {
 			continue
 		}
@@ -212,7 +219,7 @@ func ParseClientFrame(raw []byte, maxEvents int) (*ClientFrame, error) {
 			return f, err
 		}
 	}
-	return f, f.complete(seen)
+	return f, f.complete(fields)
 }
 
 // maxRef bounds the ref of a frame, in bytes of JSON.
@@ -263,22 +270,22 @@ func (f *ClientFrame) set(m member, maxEvents int) (err error) {
 	return nil
 }
 
-func (f *ClientFrame) complete(seen map[string]bool) error {
+func (f *ClientFrame) complete(fields []member) error {
 	switch f.Type {
 	case "connect", "refresh":
 		if f.Token == "" {
 			return carillon.BadRequest("a %s frame has a token", f.Type)
 		}
 	case "subscribe":
-		if seen["pattern"] == seen["patterns"] {
+		if has(fields, "pattern") == has(fields, "patterns") {
 			return carillon.BadRequest("a subscribe frame has either pattern or patterns")
 		}
 	case "unsubscribe":
-		if !seen["pattern"] {
+		if !has(fields, "pattern") {
 			return carillon.BadRequest("an unsubscribe frame has a pattern")
 		}
 	case "publish":
-		if seen["event"] == seen["events"] {
+		if has(fields, "event") == has(fields, "events") {
 			return carillon.BadRequest("a publish frame has either event (an object) or events (a list)")
 		}
 	}
@@ -292,49 +299,62 @@ type member struct {
 
 var errNotObject = carillon.BadRequest("a frame is one JSON object")
 
-// members splits a JSON object into its members, in order, repeated ones too.
+// members splits a JSON object into its members, in order, repeated ones too. The
+// values are parts of raw.
 func members(raw []byte) ([]member, error) {
 	if !utf8.Valid(raw) {
 		return nil, carillon.BadRequest("a frame is UTF-8")
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	tok, err := dec.Token()
-	if err != nil || tok != json.Delim('{') {
+	s := scanner{src: raw}
+	if s.space(); s.peek() != '{' {
 		return nil, errNotObject
 	}
-	var all []member
-	for dec.More() {
-		tok, err := dec.Token()
-		if err != nil {
-			return all, notJSON(err)
+	s.i++
+	all := make([]member, 0, 4) // most have no more
+	ok := s.members(func(key []byte, _ int) bool {
+		from := s.i
+		if !s.value() {
+			return false
 		}
-		m := member{name: tok.(string)}
-		if err := dec.Decode(&m.value); err != nil {
-			return all, notJSON(err)
-		}
-		all = append(all, m)
+		all = append(all, member{name: nameOf(key), value: raw[from:s.i:s.i]})
+		return true
+	})
+	switch {
+	case !ok && s.i >= len(raw):
+		return all, carillon.BadRequest("a frame is one JSON object; this one ends in the middle")
+	case !ok:
+		return all, s.err
 	}
-	if _, err := dec.Token(); err != nil {
-		return all, notJSON(err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+	if s.space(); s.i < len(raw) {
 		return all, carillon.BadRequest("a frame is one JSON object; there is more after it")
 	}
 	return all, nil
 }
 
-func notJSON(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return carillon.BadRequest("a frame is one JSON object; this one ends in the middle")
+// nameOf is the name of a field, without memory of its own for those that there
+// are.
+func nameOf(key []byte) string {
+	for _, name := range [...]string{"type", "ref", "pattern", "patterns", "after", "subject", "overflow", "event", "events", "token"} {
+		if string(key) == name {
+			return name
+		}
 	}
-	return carillon.BadRequest("not JSON: %v", err)
+	return string(key)
 }
 
 func unmarshalString(m member, s *string) error {
+	if n := len(m.value); n >= 2 && m.value[0] == '"' && bytes.IndexByte(m.value, '\\') < 0 {
+		*s = string(m.value[1 : n-1]) // it is UTF-8, and stands for itself
+		return nil
+	}
 	if len(m.value) == 0 || m.value[0] != '"' || json.Unmarshal(m.value, s) != nil {
 		return carillon.BadRequest("%s is a string", clip(m.name))
 	}
 	return nil
+}
+
+func has(fields []member, name string) bool {
+	return slices.ContainsFunc(fields, func(m member) bool { return m.name == name })
 }
 
 func contains(list []string, s string) bool {

@@ -103,8 +103,12 @@ func (c CloseCode) Ours() bool {
 
 // Text is a frame of the server as a WebSocket text frame.
 func (f *Frame) Text() []byte {
-	js := f.JSON()
-	return append(AppendTextHeader(make([]byte, 0, len(js)+10), len(js)), js...)
+	n := len(f.JSON())
+	var header [headerRoom]byte
+	start := headerRoom - copy(header[:], AppendTextHeader(header[:0], n))
+	b := f.json[: headerRoom+n : headerRoom+n]
+	copy(b[start:], header[:headerRoom-start])
+	return b[start:]
 }
 
 // Block is the frame as an SSE block: event: carillon.<type>, and its JSON.

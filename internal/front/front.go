@@ -106,7 +106,7 @@ func New(port net.Listener, cfg Config) (f *Front, ok bool) {
 	}
 	fds := make([]int, len(cfg.Loops))
 	for i := range fds {
-		if fds[i], ok = loop.DupPort(port, cfg.Sockets.SendBuffer); !ok {
+		if fds[i], ok = loop.DupPort(port); !ok {
 			for _, fd := range fds[:i] {
 				loop.Drop(fd)
 			}

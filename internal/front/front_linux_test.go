@@ -69,6 +69,7 @@ func serve(t *testing.T, cfg Config, doors map[string]http.HandlerFunc) *port {
 		p.answered = append(p.answered, status)
 	}
 	var ok bool
+	p.sockets.Prepare(raw)
 	if p.Front, ok = New(raw, cfg); !ok {
 		t.Fatal("the loops do not accept")
 	}

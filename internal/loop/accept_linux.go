@@ -35,25 +35,38 @@ type port struct {
 	pause time.Time // nothing is accepted before
 }
 
-// DupPort makes another descriptor of a listening TCP socket, for Listen. From
-// then on what every connection of the port inherits is set as Adopt would set it
-// for one. It reports false for any other listener.
-func DupPort(l net.Listener, sendBuffer int) (fd int, ok bool) {
-	tcp, is := l.(*net.TCPListener)
-	if !is {
-		return -1, false
+// DupPort makes another descriptor of a listening TCP socket, for Listen. It
+// reports false for any other listener.
+func DupPort(l net.Listener) (fd int, ok bool) {
+	fd = -1
+	ok = control(l, func(old uintptr) {
+		var err error
+		if fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			fd = -1
+		}
+	})
+	return fd, ok && fd >= 0
+}
+
+func control(l net.Listener, f func(fd uintptr)) bool {
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return false
 	}
 	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return -1, false
-	}
-	fd = -1
-	if raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }) != nil || err != nil {
-		return -1, false
-	}
-	bound(fd, sendBuffer)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // as for every connection of Go's
-	return fd, true
+	return err == nil && raw.Control(f) == nil
+}
+
+// Prepare sets on a TCP port what its connections inherit, whoever accepts them.
+// Of any other listener it changes nothing.
+func (s *Sockets) Prepare(l net.Listener) {
+	control(l, func(fd uintptr) {
+		bound(int(fd), s.SendBuffer)
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // as for every connection of Go's
+		if s.UnansweredTimeout > 0 {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(s.UnansweredTimeout.Milliseconds())) // or the kernel tries on for a quarter of an hour
+		}
+	})
 }
 
 // bound keeps the kernel from hiding much of what a slow peer has not taken.

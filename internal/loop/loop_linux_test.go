@@ -657,3 +657,44 @@ func TestDescriptorsAreGivenBack(t *testing.T) {
 		t.Errorf("%d are open, before it were %d", after, before)
 	}
 }
+
+func TestWhatAPortIsPreparedWithItsConnectionsInherit(t *testing.T) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	all := loop.Sockets{SendBuffer: 32 << 10, UnansweredTimeout: 45 * time.Second}
+	all.Prepare(l)
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []struct {
+		name              string
+		level, opt, value int
+	}{
+		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{"TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 32 << 10},
+		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 45_000},
+		{"SO_SNDBUF", unix.SOL_SOCKET, unix.SO_SNDBUF, 64 << 10}, // the kernel doubles it for its own records
+	} {
+		var got int
+		err := raw.Control(func(fd uintptr) { got, err = unix.GetsockoptInt(int(fd), o.level, o.opt) })
+		if err != nil || got != o.value {
+			t.Errorf("%s is %d, wanted %d (%v)", o.name, got, o.value, err)
+		}
+	}
+}

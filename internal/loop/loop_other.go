@@ -50,7 +50,10 @@ type Acceptor interface {
 }
 
 // DupPort makes nothing.
-func DupPort(net.Listener, int) (fd int, ok bool) { return -1, false }
+func DupPort(net.Listener) (fd int, ok bool) { return -1, false }
+
+// Prepare changes nothing.
+func (*Sockets) Prepare(net.Listener) {}
 
 // Listen is not called.
 func (*Loop) Listen(int, Acceptor) error { return errors.ErrUnsupported }

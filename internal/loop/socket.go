@@ -24,6 +24,11 @@ type Sockets struct {
 	Linger       time.Duration // for the peer's end after ours; DefaultLinger
 	SendBuffer   int           // the most the kernel may hold of one TCP connection; DefaultSendBuffer
 
+	// UnansweredTimeout is how long a peer's machine may not confirm what was sent,
+	// before the connection is taken for dead (TCP_USER_TIMEOUT), for the ports
+	// that Prepare gets; 0: as long as the kernel likes.
+	UnansweredTimeout time.Duration
+
 	full atomic.Int64 // those that are being written to
 	kept atomic.Int64 // bytes that are
 

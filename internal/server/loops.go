@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
+	"github.com/carillon-rt/carillon/internal/config"
 	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/loop"
@@ -28,6 +30,13 @@ func newLoops(n int) (loops []*loop.Loop, err error) {
 		loops = append(loops, l)
 	}
 	return loops, nil
+}
+
+// unanswered is how long a peer's machine may say nothing to what was sent. A
+// stream that is idle is sent something each keep-alive: so a dead peer is found
+// within the time that it has on a WebSocket.
+func unanswered(cfg *config.Config) time.Duration {
+	return max(cfg.Connection.DeadAfter.D()-cfg.SSE.Keepalive.D(), cfg.Connection.WriteTimeout.D())
 }
 
 // pollers are the loops as the hub's shards wait in them, and end them.

@@ -61,6 +61,7 @@ func (s *Server) openPublic(ctx context.Context, h http.Handler) error {
 	if s.cfg.Proxy.Protocol {
 		cfg.Proxies = s.proxies
 	}
+	s.sockets.Prepare(raw)
 	s.public = &listener{setting: "listen", scheme: "http://", failed: s.fail}
 	if cfg.TLS == nil && cfg.Proxies == nil && s.openFront(raw) {
 		s.public.Listener = s.front
@@ -95,6 +96,7 @@ func (s *Server) port(ctx context.Context, name, addr, setting string) (net.List
 		return l, nil
 	}
 	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // its connections inherit less, and few clients have it
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, &ListenError{Setting: setting, Addr: addr, Err: err}

@@ -237,6 +237,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 		return err
 	}
 	s.sockets.WriteTimeout, s.sockets.SendBuffer = s.cfg.Connection.WriteTimeout.D(), s.cfg.Connection.SendBuffer.N()
+	s.sockets.UnansweredTimeout = unanswered(s.cfg)
 	handler := s.publicHandler(verifier.Authenticator, origins)
 	s.health.store(&progress{
 		core: s.core, engine: s.engine, hub: s.hub, gate: s.gate,
@@ -301,7 +302,7 @@ func (s *Server) stopAll(ctx context.Context) error {
 				s.front.Drain()
 			}
 		}
-		if err := s.core.Drain(clients, s.cfg.Drain.Window.D()); err != nil {
+		if err := s.core.Drain(clients, s.cfg.Drain.Window.D(), 0); err != nil {
 			s.log.Warn("server: clients are cut at the deadline", "connections", s.core.Count())
 		}
 	}
@@ -314,7 +315,7 @@ func (s *Server) stopAll(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("server: connections did not end: %w", err))
 	}
 	if s.core != nil {
-		if err := s.core.Drain(ctx, 0); err != nil { // sessions whose sockets have just been closed
+		if err := s.core.Drain(ctx, 0, 0); err != nil { // sessions whose sockets have just been closed
 			errs = append(errs, fmt.Errorf("server: sessions did not end: %w", err))
 		}
 	}

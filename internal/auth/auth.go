@@ -50,6 +50,7 @@ type Config struct {
 	MaxTokenBytes int              // 0: DefaultMaxTokenBytes
 	JWKS          JWKSPolicy       // of the issuers that publish keys
 	Tickets       *Tickets         // nil: there are none
+	Verified      int              // good tokens that are remembered; 0: none
 	Logger        *slog.Logger     // of what was refused, and why; nil: none
 	Now           func() time.Time // nil: time.Now
 }
@@ -61,6 +62,8 @@ type Authenticator struct {
 	orgs     *org.Directory
 	origins  *Origins
 	tickets  *tickets
+	verified *verified
+	shared   shared
 	maxBytes int
 	log      *slog.Logger
 	now      func() time.Time
@@ -80,7 +83,7 @@ func New(cfg Config) (*Authenticator, error) {
 		maxBytes: cfg.MaxTokenBytes,
 		log:      cfg.Logger,
 		now:      cfg.Now,
-		hits:     limit.Of("token_bytes", "jwks_bytes", "jwks_keys", "jwks_unknown", "jwks_waiting", "tickets"),
+		hits:     limit.Of("token_bytes", "jwks_bytes", "jwks_keys", "jwks_unknown", "jwks_waiting", "tickets", "verified_tokens"),
 	}
 	if a.orgs == nil {
 		return nil, errors.New("auth: Config.Orgs is required")
@@ -97,6 +100,8 @@ func New(cfg Config) (*Authenticator, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
+	a.shared.seen = map[string]*carillon.Permissions{}
+	a.verified = newVerified(cfg.Verified, func() { a.hits.Add("verified_tokens") })
 	a.refusals.limit = rate.NewLimiter(refusalsPerSecond, refusalsPerSecond)
 	jwks := jwksConfig{JWKSPolicy: cfg.JWKS.withDefaults(), now: a.now, log: a.log, hits: a.hits}
 	var errs []error

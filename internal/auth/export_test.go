@@ -47,3 +47,29 @@ func (a *Authenticator) Retained() (unknown, waiting, tickets int) {
 	}
 	return unknown, waiting, tickets
 }
+
+// Busy reports whether an issuer's keys are being fetched, or are about to be.
+func (a *Authenticator) Busy(iss string) bool {
+	s := a.issuers[iss].set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wanted
+}
+
+// Remembered is how many tokens are.
+func (a *Authenticator) Remembered() (n int) {
+	for i := range a.verified.parts {
+		part := &a.verified.parts[i]
+		part.mu.Lock()
+		n += len(part.tokens)
+		part.mu.Unlock()
+	}
+	return n
+}
+
+// Shared is how many permissions are.
+func (a *Authenticator) Shared() int {
+	a.shared.mu.Lock()
+	defer a.shared.mu.Unlock()
+	return len(a.shared.seen)
+}

@@ -103,24 +103,24 @@ func (iss *issuer) checkType(typ string) error {
 }
 
 // verify checks a signature with the issuer's keys that are for the header's
-// algorithm. An *unknownKeyError says that the key may be one that the issuer
-// publishes and we do not know.
-func (iss *issuer) verify(h header, signed string, sig []byte) error {
+// algorithm, and says with which it is good. An *unknownKeyError says that the key may
+// be one that the issuer publishes and we do not know.
+func (iss *issuer) verify(h header, signed string, sig []byte) (proof, error) {
 	err := fmt.Errorf("header: the issuer has no key for %s", h.alg)
 	for _, k := range iss.keys {
 		if k.alg != h.alg {
 			continue
 		}
 		if err = k.verify(signed, sig); err == nil {
-			return nil
+			return proof{key: k}, nil
 		}
 	}
 	if iss.set == nil || !slices.Contains(iss.set.allowed, h.alg) {
-		return err
+		return proof{}, err
 	}
 	k, err := iss.set.find(keyName{h.alg, h.kid})
 	if err != nil {
-		return err
+		return proof{}, err
 	}
-	return k.verify(signed, sig)
+	return proof{key: k, set: iss.set, kid: h.kid}, k.verify(signed, sig)
 }

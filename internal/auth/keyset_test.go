@@ -123,7 +123,7 @@ func newRig(t *testing.T, jwks auth.JWKS, policy auth.JWKSPolicy) *rig {
 	r.now.Store(now.UnixNano())
 	r.Authenticator, err = auth.New(auth.Config{
 		Issuers: []auth.Issuer{{Secrets: [][]byte{secret}, Any: true}, {Issuer: "pub", JWKS: &jwks, Any: true}},
-		Orgs:    dir, JWKS: policy,
+		Orgs:    dir, JWKS: policy, Verified: 1000,
 		Logger: slog.New(slog.NewTextHandler(&r.log, nil)),
 		Now:    func() time.Time { return time.Unix(0, r.now.Load()) },
 	})

@@ -59,7 +59,7 @@ func Sign(secret []byte, c Claims) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, _, err := readClaims(parsed, c.OrgClaim, c.Expires.Add(-time.Second)); err != nil {
+	if _, _, _, err := readClaims(parsed, c.OrgClaim, c.Expires.Add(-time.Second), nil); err != nil {
 		return "", err
 	}
 	signed := usualHeader + "." + base64.RawURLEncoding.EncodeToString(payload)

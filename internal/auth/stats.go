@@ -45,6 +45,7 @@ func (a *Authenticator) refused(err error) error {
 // Stats are counters since the start.
 type Stats struct {
 	Refused uint64 // credentials
+	Known   uint64 // tokens that were verified before
 	Keys    []KeyStats
 	Sets    []SetStats
 }
@@ -70,7 +71,7 @@ func (a *Authenticator) Limits() map[string]uint64 { return a.hits.Load() }
 
 // Stats reads the counters.
 func (a *Authenticator) Stats() Stats {
-	s := Stats{Refused: a.refusals.all.Load()}
+	s := Stats{Refused: a.refusals.all.Load(), Known: a.verified.hits.Load()}
 	for _, iss := range a.issuers {
 		keys := iss.keys
 		if set := iss.set; set != nil {

@@ -150,7 +150,7 @@ func (a *Authenticator) use(ctx context.Context, ticket string) (*carillon.Princ
 	if err != nil {
 		return nil, badTicket(err)
 	}
-	p, err := a.principal(claims, iss)
+	p, _, err := a.principal(claims, iss)
 	if err != nil {
 		return nil, refuseClaims(err)
 	}

@@ -52,7 +52,7 @@ func newTicketNode(t testing.TB, key []byte, used auth.Claimer) *ticketNode {
 	}
 	n.Authenticator, err = auth.New(auth.Config{
 		Issuers: []auth.Issuer{{Secrets: [][]byte{secret}, Any: true}},
-		Orgs:    dir, Now: n.clock, Tickets: &auth.Tickets{Key: key, Used: used, Most: 100},
+		Orgs:    dir, Now: n.clock, Verified: 1000, Tickets: &auth.Tickets{Key: key, Used: used, Most: 100},
 	})
 	if err != nil {
 		t.Fatal(err)

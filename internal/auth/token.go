@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -79,8 +80,8 @@ func (a *Authenticator) again(token string) (*carillon.Principal, error) {
 	return p, err
 }
 
-// verify judges a token by the keys that are at hand. An *unknownKeyError says
-// that it names another one.
+// verify judges a token by the keys that are at hand, or remembers that it did. An
+// *unknownKeyError says that it names another key.
 func (a *Authenticator) verify(token string) (*carillon.Principal, error) {
 	if org.IsKey(token) {
 		return nil, keyElsewhere()
@@ -88,52 +89,57 @@ func (a *Authenticator) verify(token string) (*carillon.Principal, error) {
 	if err := a.tooLong(token); err != nil {
 		return nil, err
 	}
-	claims, iss, err := a.open(token)
+	sum := tokenSum(sha256.Sum256([]byte(token)))
+	if p := a.find(&sum); p != nil {
+		return p, nil
+	}
+	claims, iss, proof, err := a.open(token)
 	if err != nil {
 		return nil, notValid(err)
 	}
-	p, err := a.principal(claims, iss)
-	if err != nil {
+	if proof.principal, proof.life, err = a.principal(claims, iss); err != nil {
 		return nil, refuseClaims(err)
 	}
-	return p, nil
+	a.verified.remember(&sum, proof)
+	return proof.principal, nil
 }
 
 func notValid(err error) error {
 	return &carillon.Error{Code: carillon.CodeUnauthenticated, Message: "the token is not valid", Err: fmt.Errorf("auth: %w", err)}
 }
 
-// open checks form, header and signature, and returns the claims and who made
-// them.
-func (a *Authenticator) open(token string) (object, *issuer, error) {
+// open checks form, header and signature, and returns the claims, who made them, and
+// with which key.
+func (a *Authenticator) open(token string) (object, *issuer, proof, error) {
 	signed, sig64, payload64, err := cutToken(token)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, proof{}, err
 	}
 	head, err := parseHeader(signed[:len(signed)-len(payload64)-1])
 	if err != nil {
-		return nil, nil, fmt.Errorf("header: %w", err)
+		return nil, nil, proof{}, fmt.Errorf("header: %w", err)
 	}
 	payload, err := decode(payload64)
 	if err != nil {
-		return nil, nil, fmt.Errorf("claims: %w", err)
+		return nil, nil, proof{}, fmt.Errorf("claims: %w", err)
 	}
 	claims, err := parseObject(payload)
 	if err != nil {
-		return nil, nil, fmt.Errorf("claims: %w", err)
+		return nil, nil, proof{}, fmt.Errorf("claims: %w", err)
 	}
 	sig, err := decode(sig64)
 	if err != nil {
-		return nil, nil, fmt.Errorf("signature: %w", err)
+		return nil, nil, proof{}, fmt.Errorf("signature: %w", err)
 	}
 	iss, err := a.issuer(claims)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, proof{}, err
 	}
 	if err := iss.checkType(head.typ); err != nil {
-		return nil, nil, err
+		return nil, nil, proof{}, err
 	}
-	return claims, iss, iss.verify(head, signed, sig)
+	good, err := iss.verify(head, signed, sig)
+	return claims, iss, good, err
 }
 
 // issuer is who the claims say has made them. It chooses the keys; nothing else
@@ -194,70 +200,70 @@ func refuseClaims(err error) error {
 
 var errExpired = errors.New("expired")
 
-// principal reads the claims and looks up the organization they name.
-func (a *Authenticator) principal(claims object, iss *issuer) (*carillon.Principal, error) {
-	p, id, err := readClaims(claims, iss.orgClaim, a.now())
+// principal reads the claims and looks up the organization they name. As long as that
+// can be used, the claims say the same all through the life returned.
+func (a *Authenticator) principal(claims object, iss *issuer) (p *carillon.Principal, l life, err error) {
+	p, id, l, err := readClaims(claims, iss.orgClaim, a.now(), &a.shared)
 	if err != nil {
-		return nil, err
+		return nil, l, err
 	}
 	if err := checkAudience(claims, iss.audience); err != nil {
-		return nil, err
+		return nil, l, err
 	}
 	if !iss.any && !slices.Contains(iss.orgs, id) {
-		return nil, fmt.Errorf("issuer %q may not name organization %q", iss.name, id)
+		return nil, l, fmt.Errorf("issuer %q may not name organization %q", iss.name, id)
 	}
 	o, err := a.organization(id)
 	if err != nil {
-		return nil, err
+		return nil, l, err
 	}
 	p.Org = o.ID
-	return p, nil
+	return p, l, nil
 }
 
 // readClaims reads what the claims say by themselves: whom they stand for, and
 // whether they hold now.
-func readClaims(claims object, orgClaim string, now time.Time) (*carillon.Principal, carillon.OrgID, error) {
-	expires, err := validity(claims, now)
+func readClaims(claims object, orgClaim string, now time.Time, shared *shared) (p *carillon.Principal, id carillon.OrgID, l life, err error) {
+	expires, l, err := validity(claims, now)
 	if err != nil {
-		return nil, "", err
+		return nil, "", l, err
 	}
-	p := &carillon.Principal{Role: carillon.RoleMember, Expires: expires}
+	p = &carillon.Principal{Role: carillon.RoleMember, Expires: expires}
 	sub, found, err := claims.text("sub")
 	if err != nil || !found {
-		return nil, "", wrong("sub", "the user", err)
+		return nil, "", l, wrong("sub", "the user", err)
 	}
 	if p.User, err = carillon.ParseUser(sub); err != nil {
-		return nil, "", badClaim("sub: %s", carillon.AsError(err).Message)
+		return nil, "", l, badClaim("sub: %s", carillon.AsError(err).Message)
 	}
 	name, found, err := claims.text(orgClaim)
 	if err != nil || !found {
-		return nil, "", wrong(orgClaim, "the organization", err)
+		return nil, "", l, wrong(orgClaim, "the organization", err)
 	}
-	id, err := carillon.ParseOrgID(name)
-	if err != nil {
-		return nil, "", badClaim("%s: %s", orgClaim, carillon.AsError(err).Message)
+	if id, err = carillon.ParseOrgID(name); err != nil {
+		return nil, "", l, badClaim("%s: %s", orgClaim, carillon.AsError(err).Message)
 	}
 	role, found, err := claims.text("role")
 	if err != nil {
-		return nil, "", badClaim("%v", err)
+		return nil, "", l, badClaim("%v", err)
 	}
 	if found {
-		switch p.Role = carillon.Role(role); p.Role {
-		case carillon.RoleMember, carillon.RolePublisher, carillon.RoleAdmin:
-		default:
-			return nil, "", badClaim("role is member, publisher or admin")
+		i := slices.Index(roles[:], carillon.Role(role))
+		if i < 0 {
+			return nil, "", l, badClaim("role is member, publisher or admin")
 		}
+		p.Role = roles[i] // and not the text of each token
 	}
 	v, found, err := claims.get("permissions")
 	if err != nil {
-		return nil, "", badClaim("%v", err)
+		return nil, "", l, badClaim("%v", err)
 	}
 	if found {
-		if p.Permissions, err = parsePermissions(v); err != nil {
-			return nil, "", badClaim("permissions: %v", err)
+		if p.Permissions, err = shared.permissions(v); err != nil {
+			return nil, "", l, badClaim("permissions: %v", err)
 		}
 	}
-	return p, id, nil
+	return p, id, l, nil
 }
 
 // wrong says that a claim is missing or of the wrong kind.
@@ -268,29 +274,36 @@ func wrong(name, what string, err error) error {
 	return badClaim("%v", err)
 }
 
-// validity checks exp and nbf, and returns when the principal ends.
-func validity(claims object, now time.Time) (expires time.Time, err error) {
+// validity checks exp and nbf, and returns when the principal ends, and how long that
+// is so.
+func validity(claims object, now time.Time) (expires time.Time, l life, err error) {
 	exp, found, err := date(claims, "exp")
 	if err != nil {
-		return time.Time{}, err
+		return expires, l, err
 	}
 	if !found {
-		return time.Time{}, badClaim("it needs exp, the time it expires")
+		return expires, l, badClaim("it needs exp, the time it expires")
 	}
-	if !now.Before(exp.Add(Leeway)) {
-		return time.Time{}, errExpired
+	end := exp.Add(Leeway)
+	if !now.Before(end) {
+		return expires, l, errExpired
 	}
 	nbf, found, err := date(claims, "nbf")
 	if err != nil {
-		return time.Time{}, err
+		return expires, l, err
 	}
-	if found && now.Add(Leeway).Before(nbf) {
-		return time.Time{}, badClaim("its nbf is in the future")
+	l = always()
+	if found {
+		begin := nbf.Add(-Leeway)
+		if now.Before(begin) {
+			return expires, l, badClaim("its nbf is in the future")
+		}
+		l = l.after(begin)
 	}
 	if now.Before(exp) {
-		return exp, nil
+		return exp, l.before(exp), nil
 	}
-	return exp.Add(Leeway), nil
+	return end, l.after(exp).before(end), nil
 }
 
 // date reads a NumericDate: seconds since 1970, fractions allowed.
@@ -339,6 +352,8 @@ func checkAudience(claims object, want string) error {
 	}
 	return nil
 }
+
+var roles = [...]carillon.Role{carillon.RoleMember, carillon.RolePublisher, carillon.RoleAdmin}
 
 // parsePermissions reads the permissions claim.
 func parsePermissions(v []byte) (*carillon.Permissions, error) {

@@ -162,6 +162,27 @@ func (r *reader) message(raw []byte, _ bool) bool {
 	return r.do(func(resume func()) { r.s.Receive(m, resume) })
 }
 
+func (r *reader) deflated(packed []byte, binary bool) bool {
+	h := r.c.handler
+	raw, ok, err := h.openSmall(packed, binary)
+	if ok && err == nil {
+		return r.message(raw, binary)
+	}
+	leave := func() {}
+	if !ok {
+		h.place()
+		leave = h.leave
+		raw, err = h.inflate(packed, binary, h.rules.bytes)
+	}
+	if err != nil {
+		leave()
+		r.refuse(why(err))
+		return false
+	}
+	m := r.s.Read(raw)
+	return r.do(func(resume func()) { r.s.Receive(m, resume); leave() })
+}
+
 func (r *reader) control(opcode byte, payload []byte) bool {
 	switch opcode {
 	case wire.OpPing:

@@ -29,13 +29,19 @@ func (h *handler) echo(w http.ResponseWriter, r *http.Request) {
 	if !upgradable(w, r) {
 		return
 	}
+	extensions, err := h.extensions(r)
+	if err != nil {
+		transport.Problem(w, r, h.Logger, err)
+		return
+	}
 	netConn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		transport.Problem(w, r, h.Logger, err)
 		return
 	}
 	c := &echo{handler: h, before: left(buf)}
-	if !answered(netConn, acceptance(r.Header.Get("Sec-Websocket-Key"), "")) {
+	c.deflate = extensions != ""
+	if !answered(netConn, acceptance(r.Header.Get("Sec-Websocket-Key"), agreed{extensions: extensions})) {
 		return
 	}
 	var ok bool
@@ -115,6 +121,16 @@ func (c *echo) message(raw []byte, binary bool) bool {
 		header[0] ^= opText ^ opBinary
 	}
 	return c.send(header, raw)
+}
+
+// deflated answers plainly, as a server may.
+func (c *echo) deflated(packed []byte, binary bool) bool {
+	raw, err := c.handler.inflate(packed, binary, c.handler.rules.bytes)
+	if err != nil {
+		c.refuse(why(err))
+		return false
+	}
+	return c.message(raw, binary)
 }
 
 // control answers each ping, where a session answers the newest: some suites

@@ -17,10 +17,11 @@ const (
 
 // header is the header of a client's frame.
 type header struct {
-	length uint64
-	mask   [4]byte
-	opcode byte
-	final  bool
+	length   uint64
+	mask     [4]byte
+	opcode   byte
+	final    bool
+	deflated bool // RSV1: the first of a compressed message (RFC 7692, section 6)
 }
 
 // minHeader and maxHeader are the sizes that a header can have.
@@ -36,10 +37,11 @@ const maxControl = 125
 // It needs size bytes: with fewer in b it is to be called again. ok is false when
 // the header breaks the protocol.
 func parseHeader(b []byte) (h header, size int, ok bool) {
-	h.final, h.opcode, h.length = b[0]&0x80 != 0, b[0]&0x0f, uint64(b[1]&0x7f)
+	h.final, h.deflated, h.opcode, h.length = b[0]&0x80 != 0, b[0]&0x40 != 0, b[0]&0x0f, uint64(b[1]&0x7f)
 	control := h.opcode >= wire.OpClose
 	switch {
-	case b[0]&0x70 != 0, // no extension was agreed on
+	case b[0]&0x30 != 0, // no extension that uses them is known
+		h.deflated && (h.opcode == opContinuation || control),
 		b[1]&0x80 == 0, // a client masks
 		h.opcode > opBinary && !control, h.opcode > wire.OpPong,
 		control && (!h.final || h.length > maxControl):
@@ -69,8 +71,12 @@ func parseHeader(b []byte) (h header, size int, ok bool) {
 	return h, size, ok
 }
 
-// notAFrame is what is said of a header that breaks the protocol.
-const notAFrame = "not a frame of RFC 6455"
+// notAFrame is what is said of a header that breaks the protocol, and notUTF8 of
+// text that is none.
+const (
+	notAFrame = "not a frame of RFC 6455"
+	notUTF8   = "text is UTF-8"
+)
 
 // trusted is how much memory a length gets before the bytes come.
 const trusted = 4 << 10
@@ -79,6 +85,7 @@ const trusted = 4 << 10
 // to be read now.
 type sink interface {
 	message(raw []byte, binary bool) (more bool)
+	deflated(raw []byte, binary bool) (more bool) // a message, to be inflated
 	control(opcode byte, payload []byte) (more bool)
 
 	// refuse says that the connection is to be closed, and why. It is the last.
@@ -87,7 +94,7 @@ type sink interface {
 
 // rules are what a client's messages are held to, beside RFC 6455.
 type rules struct {
-	bytes   int           // of one
+	bytes   int           // of one, as it is sent and inflated
 	binary  bool          // they may be
 	within  time.Duration // from one's first frame to its last; 0: however long
 	control uint32        // frames in a minute that end none; 0: however many
@@ -102,6 +109,8 @@ type fragments struct {
 	minute  uint32        // in this minute
 	open    bool          // it has begun
 	binary  bool
+	packed  bool // it is compressed
+	deflate bool // it may be: that was agreed on; set once
 }
 
 // begin takes a frame's header. It reports whether the frame is taken.
@@ -109,6 +118,9 @@ func (m *fragments) begin(h *header, r *rules, now time.Time, to sink) bool {
 	at := now.Sub(r.made)
 	switch {
 	case h.opcode == wire.OpClose:
+	case h.deflated && !m.deflate:
+		to.refuse(wire.CloseProtocol, notAFrame)
+		return false
 	case r.control > 0 && (h.opcode > wire.OpClose || !h.final) && m.another(uint32(at/time.Minute)) > r.control:
 		to.refuse(wire.CloseRateLimited, "too many frames that are no message")
 		return false
@@ -126,7 +138,7 @@ func (m *fragments) begin(h *header, r *rules, now time.Time, to sink) bool {
 		to.refuse(wire.CloseTooBig, "the message is too large")
 		return false
 	case !m.open:
-		m.open, m.binary, m.began = true, h.opcode == opBinary, at
+		m.open, m.binary, m.packed, m.began = true, h.opcode == opBinary, h.deflated, at
 	}
 	return true
 }
@@ -147,8 +159,11 @@ func (m *fragments) end(h *header, to sink) (more bool) {
 	}
 	raw := m.data
 	m.data, m.open = nil, false // it is the sink's
-	if !m.binary && !utf8.Valid(raw) {
-		to.refuse(wire.CloseInvalidData, "text is UTF-8")
+	switch {
+	case m.packed:
+		return to.deflated(raw, m.binary)
+	case !m.binary && !utf8.Valid(raw):
+		to.refuse(wire.CloseInvalidData, notUTF8)
 		return false
 	}
 	return to.message(raw, m.binary)
@@ -168,7 +183,7 @@ func closing(payload []byte) (wire.CloseCode, string) {
 	case code < 1000, code >= 1004 && code <= 1006, code >= 1015 && code < 3000, code >= 5000:
 		return wire.CloseProtocol, "not a close code"
 	case !utf8.Valid(payload[2:]):
-		return wire.CloseInvalidData, "text is UTF-8"
+		return wire.CloseInvalidData, notUTF8
 	}
 	return code, ""
 }

@@ -42,7 +42,7 @@ func FuzzFrames(f *testing.F) {
 			h, ok, err := c.readHeader()
 			want, wantErr := ws.ReadHeader(oracle)
 			if err == nil && !ok {
-				good := wantErr == nil && want.Masked && want.Rsv == 0 && !want.OpCode.IsReserved() && want.Length <= maxControl && int64(b[start+1]&0x7f) == want.Length
+				good := wantErr == nil && want.Masked && (want.Rsv == 0 || rsv1(want)) && !want.OpCode.IsReserved() && want.Length <= maxControl && int64(b[start+1]&0x7f) == want.Length
 				if good && (want.Fin || !want.OpCode.IsControl()) {
 					t.Fatalf("%+v was refused", want)
 				}
@@ -54,7 +54,7 @@ func FuzzFrames(f *testing.F) {
 				}
 				return
 			}
-			if wantErr != nil || h.final != want.Fin || h.opcode != byte(want.OpCode) || h.length != uint64(want.Length) || h.mask != want.Mask || !want.Masked || want.Rsv != 0 {
+			if wantErr != nil || h.final != want.Fin || h.opcode != byte(want.OpCode) || h.length != uint64(want.Length) || h.mask != want.Mask || !want.Masked || h.deflated != rsv1(want) || want.Rsv != 0 && !h.deflated {
 				t.Fatalf("%+v, another one reads %+v, %v", h, want, wantErr)
 			}
 			if h.length > 1<<20 {
@@ -76,4 +76,9 @@ func FuzzFrames(f *testing.F) {
 			}
 		}
 	})
+}
+
+// rsv1 reports whether a header is that of a compressed message.
+func rsv1(h ws.Header) bool {
+	return h.Rsv == ws.Rsv(true, false, false) && (h.OpCode == ws.OpText || h.OpCode == ws.OpBinary)
 }

@@ -46,6 +46,7 @@ type Config struct {
 	FrameBytes     int           // of a client's message; DefaultFrameBytes
 	MessageTimeout time.Duration // from its first frame to its last; DefaultMessageTimeout
 	ControlFrames  int           // in a minute, and pieces of messages; DefaultControlFrames
+	Inflating      int           // compressed messages at the same time; DefaultInflating
 	Logger         *slog.Logger
 }
 
@@ -64,7 +65,8 @@ const Protocol = "carillon.v1"
 
 type handler struct {
 	Config
-	rules rules
+	rules  rules
+	places chan struct{} // one in it for each message that is inflated; never closed
 }
 
 // Handler makes the door. It panics if a required field is missing.
@@ -91,7 +93,14 @@ func newHandler(cfg Config) *handler {
 	if cfg.ControlFrames <= 0 {
 		cfg.ControlFrames = DefaultControlFrames
 	}
-	return &handler{cfg, rules{bytes: cfg.FrameBytes, within: cfg.MessageTimeout, control: uint32(cfg.ControlFrames), made: time.Now()}}
+	if cfg.Inflating <= 0 {
+		cfg.Inflating = DefaultInflating
+	}
+	return &handler{
+		Config: cfg,
+		rules:  rules{bytes: cfg.FrameBytes, within: cfg.MessageTimeout, control: uint32(cfg.ControlFrames), made: time.Now()},
+		places: make(chan struct{}, cfg.Inflating),
+	}
 }
 
 // met counts the limit that a message was refused by, if it was by one.
@@ -186,16 +195,16 @@ var parameters = map[string]bool{"ticket": false, "after": false, "numbered": fa
 
 // check decides whether a handshake is accepted, and as what. With a nil error a
 // place is reserved.
-func (h *handler) check(w http.ResponseWriter, r *http.Request) (opt session.Options, echo string, err error) {
+func (h *handler) check(w http.ResponseWriter, r *http.Request) (opt session.Options, echo agreed, err error) {
 	if err := h.Origins.Check(r); err != nil {
-		return opt, "", err
+		return opt, echo, err
 	}
 	if h.Core.Draining() {
-		return opt, "", transport.Draining()
+		return opt, echo, transport.Draining()
 	}
 	addr := transport.Address(r)
 	if err := h.Core.Reserve(addr); err != nil {
-		return opt, "", err
+		return opt, echo, err
 	}
 	if opt, echo, err = h.asked(w, r); err != nil {
 		h.Core.Release(addr)
@@ -205,23 +214,27 @@ func (h *handler) check(w http.ResponseWriter, r *http.Request) (opt session.Opt
 }
 
 // asked is what a handshake asks for, and by whom.
-func (h *handler) asked(w http.ResponseWriter, r *http.Request) (opt session.Options, echo string, err error) {
-	if echo, err = subprotocol(r.Header["Sec-Websocket-Protocol"]); err != nil {
-		return opt, "", err
+func (h *handler) asked(w http.ResponseWriter, r *http.Request) (opt session.Options, echo agreed, err error) {
+	if echo.protocol, err = subprotocol(r.Header["Sec-Websocket-Protocol"]); err != nil {
+		return opt, echo, err
+	}
+	if echo.extensions, err = h.extensions(r); err != nil {
+		return opt, echo, err
 	}
 	q, err := transport.Query(r, parameters)
 	if err != nil {
-		return opt, "", err
+		return opt, echo, err
 	}
 	if opt, err = options(q); err != nil {
-		return opt, "", err
+		return opt, echo, err
 	}
+	opt.Deflate = echo.extensions != ""
 	opt.Principal, err = h.caller(w, r)
 	if err == nil {
 		return opt, echo, nil
 	}
 	if carillon.AsError(err).Code != carillon.CodeUnauthenticated || r.Header.Get("Origin") == "" {
-		return opt, "", err
+		return opt, echo, err
 	}
 	opt.Refuse = err // a browser's page cannot see a 401
 	return opt, echo, nil
@@ -261,6 +274,14 @@ func subprotocol(offered []string) (echo string, err error) {
 	return "", nil
 }
 
+// extensions answers the offers of a handshake, if there is to be compression.
+func (h *handler) extensions(r *http.Request) (answer string, err error) {
+	if h.Core.DeflateFrom <= 0 {
+		return "", nil
+	}
+	return agree(r.Header["Sec-Websocket-Extensions"])
+}
+
 // hasToken looks for a token in a header that is a list of them (RFC 9110,
 // section 5.6.1).
 func hasToken(list []string, token string) bool {
@@ -274,13 +295,19 @@ func hasToken(list []string, token string) bool {
 	return false
 }
 
+// agreed is what a handshake has come to, as its answer says it; "": nothing.
+type agreed struct{ protocol, extensions string }
+
 // acceptance is the answer to a handshake.
-func acceptance(key, echo string) []byte {
+func acceptance(key string, a agreed) []byte {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // RFC 6455, section 4.2.2
 	b := []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
 	b = append(b, base64.StdEncoding.EncodeToString(sum[:])...)
-	if echo != "" {
-		b = append(append(b, "\r\nSec-WebSocket-Protocol: "...), echo...)
+	if a.protocol != "" {
+		b = append(append(b, "\r\nSec-WebSocket-Protocol: "...), a.protocol...)
+	}
+	if a.extensions != "" {
+		b = append(append(b, "\r\nSec-WebSocket-Extensions: "...), a.extensions...)
 	}
 	return append(b, "\r\n\r\n"...)
 }
@@ -301,9 +328,10 @@ func answered(conn net.Conn, answer []byte) bool {
 // goes out together with what the session says first.
 func (h *handler) inherit(x *front.Exchange, answer []byte, opt session.Options) {
 	c := &looped{handler: h}
+	c.deflate = opt.Deflate
 	opt.Conn, opt.Head = c, answer
 	from, before := x.Take(http.StatusSwitchingProtocols)
-	c.session, c.resume = h.Core.NewOn(x.Shard(), opt), c.resumed
+	c.session = h.Core.NewOn(x.Shard(), opt)
 	c.Inherit(from, before, c)
 }
 
@@ -316,6 +344,7 @@ func (h *handler) open(netConn net.Conn, left, answer []byte, opt session.Option
 	if len(h.Loops) > 0 {
 		if fd, ok := loop.Adopt(netConn, h.Sockets.SendBuffer); ok {
 			c := &looped{handler: h}
+			c.deflate = opt.Deflate
 			opt.Conn = c
 			s := h.Core.New(opt)
 			s.Post(func() { c.begin(s, h.Loops[s.Shard().ID()], fd, left) })
@@ -323,6 +352,7 @@ func (h *handler) open(netConn net.Conn, left, answer []byte, opt session.Option
 		}
 	}
 	c := &conn{handler: h, pending: left}
+	c.deflate = opt.Deflate
 	h.Sockets.Init(&c.Socket, netConn, c)
 	opt.Conn = c
 	s := h.Core.New(opt)

@@ -1,6 +1,8 @@
 package ws
 
 import (
+	"math"
+	"sync"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -114,24 +116,29 @@ func (f *frames) ended(to sink) (more bool) {
 }
 
 // looped is a session's connection on its shard's loop: no goroutine waits for
-// it. Everything happens on the shard.
+// it. Everything happens on the shard. What a connection that says nothing has no use
+// for is nil.
 type looped struct {
 	loop.Link
-	frames
 
 	session *session.Session // nil until it begins
 	handler *handler
-	timer   session.Timer
-	resume  func()
-	deaf    bool // nothing more is read for
-	paused  bool // the session takes nothing more now
-	within  bool // of a call to the session, which may resume at once
+	partial *frames        // the client's, while one of them, or a message, is not whole, or very many came
+	timer   *session.Timer // while it is set
+	minute  uint16         // of the count
+	count   uint16         // of the client's frames that ended no message
+	deflate bool           // that was agreed on
+	deaf    bool           // nothing more is read for
+	paused  bool           // the session takes nothing more now
+	within  bool           // of a call to the session, which may resume at once
 }
+
+// spareFrames hold nothing of a connection.
+var spareFrames = sync.Pool{New: func() any { return new(frames) }} //nolint:gochecknoglobals // a pool is shared by nature
 
 // begin takes the descriptor into the loop of the session's shard.
 func (c *looped) begin(s *session.Session, l *loop.Loop, fd int, before []byte) {
 	c.session = s
-	c.resume = c.resumed
 	c.Open(l, fd, before, c, c.handler.Sockets)
 }
 
@@ -150,11 +157,7 @@ func (c *looped) Now() time.Time { return c.session.Shard().Now() }
 
 // Alarm is called by the link.
 func (c *looped) Alarm(at time.Time) {
-	if at.IsZero() {
-		c.session.Shard().StopTimer(&c.timer)
-	} else {
-		c.session.Shard().SetTimer(&c.timer, c, at)
-	}
+	c.timer = c.session.Shard().Rearm(c.timer, c, at)
 }
 
 // Timeout is called by the shard.
@@ -162,7 +165,7 @@ func (c *looped) Timeout(time.Time) { c.Link.Alarm() }
 
 // Gone is called by the link.
 func (c *looped) Gone() {
-	c.data, c.command = nil, nil
+	c.partial = nil
 	c.session.Gone()
 }
 
@@ -174,7 +177,7 @@ func (c *looped) Input(b []byte) int {
 	if c.deaf {
 		return len(b)
 	}
-	n, again := c.input(b, &c.handler.rules, c.Now(), c)
+	n, again := c.frames(b)
 	if c.deaf {
 		return len(b)
 	}
@@ -182,6 +185,30 @@ func (c *looped) Input(b []byte) int {
 		c.Again()
 	}
 	return n
+}
+
+// frames takes the client's frames apart, as far as it goes.
+func (c *looped) frames(b []byte) (n int, again bool) {
+	f, r, now := c.partial, &c.handler.rules, c.Now()
+	if f == nil {
+		f = spareFrames.Get().(*frames)
+		f.deflate, f.minute = c.deflate, uint32(now.Sub(r.made)/time.Minute)
+		if uint16(f.minute) == c.minute {
+			f.control = uint32(c.count)
+		}
+	}
+	n, again = f.input(b, r, now, c)
+	switch {
+	case c.Over():
+		c.partial = nil
+	case f.inside || f.open || f.headLen > 0 || f.control > math.MaxUint16:
+		c.partial = f
+	default:
+		c.partial, c.minute, c.count = nil, uint16(f.minute), uint16(f.control)
+		*f = frames{}
+		spareFrames.Put(f)
+	}
+	return n, again
 }
 
 func (c *looped) message(raw []byte, _ bool) bool {
@@ -205,9 +232,44 @@ func (c *looped) message(raw []byte, _ bool) bool {
 	return false
 }
 
+func (c *looped) deflated(packed []byte, binary bool) bool {
+	if raw, ok, err := c.handler.openSmall(packed, binary); ok && err != nil {
+		c.refuse(why(err))
+		return false
+	} else if ok {
+		return c.message(raw, binary)
+	}
+	c.paused = true
+	s, h := c.session, c.handler
+	go func() {
+		h.place()
+		raw, err := h.inflate(packed, binary, h.rules.bytes)
+		var m session.Message
+		if err == nil {
+			m = s.Read(raw)
+		}
+		s.Post(func() {
+			defer h.leave()
+			switch {
+			case c.Over():
+				return
+			case err != nil:
+				c.paused = false
+				c.refuse(why(err))
+			default:
+				c.receive(m)
+			}
+			if !c.paused {
+				c.More()
+			}
+		})
+	}()
+	return false
+}
+
 func (c *looped) receive(m session.Message) {
 	c.within = true
-	c.session.Receive(m, c.resume)
+	c.session.Receive(m, c.resumed)
 	c.within = false
 }
 

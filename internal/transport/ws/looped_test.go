@@ -20,6 +20,7 @@ type hearing struct {
 	heard []string
 	whole int  // frames
 	over  bool // nothing more is read for
+	most  int  // bytes of what is inflated
 	pause int  // after so many frames it wants no more for a moment; 0: never
 }
 
@@ -35,6 +36,16 @@ func (s *hearing) more() bool {
 func (s *hearing) message(raw []byte, binary bool) bool {
 	s.note("message %t %q", binary, raw)
 	return s.more()
+}
+
+func (s *hearing) deflated(packed []byte, binary bool) bool {
+	raw, err := opened(packed, binary, s.most)
+	if err != nil {
+		s.refuse(why(err))
+		return false
+	}
+	s.note("inflated")
+	return s.message(raw, binary)
 }
 
 func (s *hearing) control(opcode byte, payload []byte) bool {
@@ -55,10 +66,11 @@ func (s *hearing) refuse(code wire.CloseCode, reason string) {
 
 // portable is what the portable reader makes of the bytes, which come step at a
 // time.
-func portable(b []byte, step int, r *rules) []string {
+func portable(b []byte, step int, r *rules, deflate bool) []string {
 	var c conn
+	c.deflate = deflate
 	new(loop.Sockets).Init(&c.Socket, input{Reader: bytes.NewReader(b), step: step}, &c)
-	var s hearing
+	s := hearing{most: r.bytes}
 	for c.frame(r, &s) {
 	}
 	return s.heard
@@ -66,10 +78,11 @@ func portable(b []byte, step int, r *rules) []string {
 
 // onLoop is what the reader of the loops makes of them, when they come in pieces
 // of these lengths, and it wants no more for a moment after every pause frames.
-func onLoop(t *testing.T, b, cuts []byte, pause int, r *rules) []string {
+func onLoop(t *testing.T, b, cuts []byte, pause int, r *rules, deflate bool) []string {
 	t.Helper()
-	s := hearing{pause: pause}
+	s := hearing{most: r.bytes, pause: pause}
 	var f frames
+	f.deflate = deflate
 	var rest []byte
 	for i := 0; len(b)+len(rest) > 0 && !s.over; i++ {
 		piece := rest
@@ -119,26 +132,34 @@ func FuzzTwoReaders(f *testing.F) {
 		compiled(ws.NewCloseFrame(nil)),
 		ping,
 		append(ping, 0xf1),
+		compiled(compressed(ws.OpText, true, packed("hello")), compressed(ws.OpBinary, true, packed("\xff")), compressed(ws.OpText, true, nil), ws.NewTextFrame([]byte("plain"))),
+		compiled(compressed(ws.OpText, false, packed("hello, hello")[:3]), ws.NewPingFrame(nil), ws.NewFrame(ws.OpContinuation, true, packed("hello, hello")[3:])),
+		compiled(compressed(ws.OpText, true, packed("\xff"))),
+		compiled(compressed(ws.OpText, true, packed(string(make([]byte, 1001))))),
+		compiled(compressed(ws.OpText, true, []byte("no such data"))),
+		compiled(compressed(ws.OpPing, true, nil)),
+		compiled(compressed(ws.OpClose, true, nil)),
+		compiled(compressed(ws.OpText, false, packed("a")), compressed(ws.OpContinuation, true, nil)),
 		{0x81, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0},
 		{0x81, 0x80 | 127, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1},
 		{0x81, 0x80 | 126, 0, 5, 0, 0, 0, 0, 1, 2, 3, 4, 5},
 		{0x89, 0x80 | 126, 0, 126, 0, 0, 0, 0},
 	} {
-		f.Add(b, []byte{0}, uint8(1), uint16(1000), true)
-		f.Add(b, []byte{255}, uint8(0), uint16(1000), false)
-		f.Add(b, []byte{1, 2, 3, 14, 0}, uint8(3), uint16(1000), true)
+		f.Add(b, []byte{0}, uint8(1), uint16(1000), true, false)
+		f.Add(b, []byte{255}, uint8(0), uint16(1000), false, true)
+		f.Add(b, []byte{1, 2, 3, 14, 0}, uint8(3), uint16(1000), true, true)
 	}
-	f.Fuzz(func(t *testing.T, b, cuts []byte, pause uint8, most uint16, binary bool) {
+	f.Fuzz(func(t *testing.T, b, cuts []byte, pause uint8, most uint16, binary, deflate bool) {
 		r := &rules{bytes: int(most), binary: binary, made: time.Now()}
-		want := portable(b, 1<<20, r)
+		want := portable(b, 1<<20, r, deflate)
 		step := 1
 		if len(cuts) > 0 {
 			step += int(cuts[0])
 		}
-		if got := portable(b, step, r); !slices.Equal(got, want) {
+		if got := portable(b, step, r, deflate); !slices.Equal(got, want) {
 			t.Errorf("%d bytes at a time the portable reader reads\n%q\nand at once\n%q", step, got, want)
 		}
-		if got := onLoop(t, b, cuts, int(pause), r); !slices.Equal(got, want) {
+		if got := onLoop(t, b, cuts, int(pause), r, deflate); !slices.Equal(got, want) {
 			t.Errorf("on a loop, cut %v, it is\n%q\nand on the portable way\n%q", cuts, got, want)
 		}
 	})
@@ -156,6 +177,13 @@ func compiled(frames ...ws.Frame) (b []byte) {
 	return b
 }
 
+// compressed is a frame with RSV1.
+func compressed(op ws.OpCode, fin bool, payload []byte) ws.Frame {
+	f := ws.NewFrame(op, fin, payload)
+	f.Header.Rsv = ws.Rsv(true, false, false)
+	return f
+}
+
 // A header is what another implementation reads, if it is one that RFC 6455
 // allows to a client; and less than a header is never taken for more.
 func FuzzHeader(f *testing.F) {
@@ -171,6 +199,9 @@ func FuzzHeader(f *testing.F) {
 		{0x08, 0x80, 1, 2, 3, 4},
 		{0x83, 0x80},
 		{0xc1, 0x80},
+		{0xc2, 0x80, 1, 2, 3, 4},
+		{0xc0, 0x80, 1, 2, 3, 4},
+		{0xa1, 0x80, 1, 2, 3, 4},
 		{0x81, 0x05},
 	} {
 		f.Add(b)
@@ -189,12 +220,12 @@ func FuzzHeader(f *testing.F) {
 		in := bytes.NewReader(b)
 		want, err := ws.ReadHeader(in)
 		shortest := err == nil && (b[1]&0x7f < 126 || b[1]&0x7f == 126 && want.Length > maxControl || want.Length > 1<<16-1)
-		allowed := shortest && want.Masked && want.Rsv == 0 && !want.OpCode.IsReserved() &&
+		allowed := shortest && want.Masked && (want.Rsv == 0 || rsv1(want)) && !want.OpCode.IsReserved() &&
 			(!want.OpCode.IsControl() || want.Fin && want.Length <= maxControl)
 		switch whole := ok && size <= len(b); {
 		case whole != allowed:
 			t.Fatalf("%v: %+v, %t; another one reads %+v, %v", b, h, whole, want, err)
-		case whole && (h.final != want.Fin || h.opcode != byte(want.OpCode) || h.length != uint64(want.Length) || h.mask != want.Mask || size != len(b)-in.Len()):
+		case whole && (h.final != want.Fin || h.opcode != byte(want.OpCode) || h.length != uint64(want.Length) || h.mask != want.Mask || h.deflated != (want.Rsv != 0) || size != len(b)-in.Len()):
 			t.Fatalf("%v: %+v; another one reads %+v", b, h, want)
 		case !whole && ok && !short(err):
 			t.Fatalf("%v: more is asked for; another one reads %+v, %v", b, want, err)

@@ -42,6 +42,7 @@ type Config struct {
 	ServerCPUs []int // empty: not pinned
 	ClientCPUs []int // one loop each; empty: one loop, not pinned
 	NoFloor    bool  // leave out the bare write(2) loop
+	NoEngine   bool  // leave out the bare engine, where a scenario compares with it
 	Log        io.Writer
 
 	quiet time.Duration // without a new event: what is missing is lost; 0: drainQuiet

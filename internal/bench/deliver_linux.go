@@ -199,7 +199,29 @@ func (r *rig) many(ctx context.Context, s *Many) error {
 		}
 	}
 	r.rows(sums, func(x *sample, bare bool) Values { return x.deliveries(r.pidOf(bare)) })
+	if r.cfg.NoEngine {
+		return nil
+	}
+	r.log("many: engine …")
+	engine, err := r.bareEngine(ctx, o, s.Size)
+	if err != nil {
+		return err
+	}
+	r.report.Rows = append(r.report.Rows, *engine)
+	r.compare("carillon", engine, "p50", "p99")
 	return nil
+}
+
+// compare adds to a row how many times another's values its own are.
+func (r *rig) compare(name string, with *Row, values ...string) {
+	row := r.report.row(name)
+	for _, v := range values {
+		a, ok1 := row.Values.get(v + " ms")
+		b, ok2 := with.Values.get(v + " ms")
+		if ok1 && ok2 && b > 0 {
+			row.Values.add(v+" / "+with.Name+"'s", "×", a/b)
+		}
+	}
 }
 
 func (r *rig) buildMany(f *fleet, fl *floor, s *Many) (*schedule, func(*conn) []uint64) {

@@ -26,7 +26,7 @@ import (
 )
 
 // TestMain makes the test binary the program that Run starts: `dev` is the fake
-// server, `bench floor-server` the floor.
+// server, `bench floor-server` the floor, `bench engine-server` the bare engine.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "dev" {
 		exit(runFake(os.Args[2:]))
@@ -38,6 +38,15 @@ func TestMain(m *testing.M) {
 		ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer cancel()
 		exit(FloorServer(ctx, *conns, *env))
+	}
+	if len(os.Args) > 2 && os.Args[1] == "bench" && os.Args[2] == "engine-server" {
+		fs := flag.NewFlagSet("engine-server", flag.ExitOnError)
+		durability, data := fs.String("durability", "", ""), fs.String("data", "", "")
+		env, report := fs.String("env-file", "", ""), fs.String("report", "", "")
+		_ = fs.Parse(os.Args[3:])
+		ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer cancel()
+		exit(EngineServer(ctx, *durability, *data, *env, *report))
 	}
 	os.Exit(m.Run())
 }

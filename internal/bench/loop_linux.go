@@ -43,6 +43,9 @@ func newClock() (*clock, error) {
 // now is never 0, so that 0 can mean never.
 func (c *clock) now() int64 { return int64(time.Since(c.base)) + 1 }
 
+// everywhere is a time of this clock as other processes know it.
+func (c *clock) everywhere(at int64) int64 { return c.mono + at }
+
 type kind uint8
 
 const (
@@ -90,8 +93,9 @@ type conn struct {
 	asleep bool // not in the epoll set: it does not read, or sips
 
 	// Publisher.
-	target   int // of many streams: the one in flight
-	events   int // in the request in flight
+	target   int  // of many streams: the one in flight
+	timed    bool // a bareSender: its orders begin with when they were due
+	events   int  // in the request in flight
 	intended int64
 	lane     int
 	seq      uint64

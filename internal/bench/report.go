@@ -102,7 +102,7 @@ func (v *Values) UnmarshalJSON(b []byte) error {
 
 // key is the value's name in JSON.
 func (x Value) key() string {
-	return strings.NewReplacer(" /", "_per_", " ", "_", "/", "_per_", "µ", "u", "%", "percent").Replace(x.label())
+	return strings.NewReplacer(" ×", "", "'", "", " / ", "_over_", " /", "_per_", " ", "_", "/", "_per_", "µ", "u", "%", "percent").Replace(x.label())
 }
 
 func (x Value) label() string {

@@ -15,3 +15,6 @@ func Run(context.Context, Config, Scenario) (*Report, error) { return nil, errLi
 
 // FloorServer is the bare write(2) loop that a server is compared with.
 func FloorServer(context.Context, int, string) error { return errLinux }
+
+// EngineServer is the bare engine that a server is compared with.
+func EngineServer(context.Context, string, string, string, string) error { return errLinux }

@@ -192,13 +192,17 @@ func (l *loop) answer(i int, c *conn, b []byte, now int64) int {
 const toAll = 1<<32 - 1
 
 // sendBare hands the floor server what it writes at once, one frame or as many as
-// a request has events: a reader's number or toAll, the length, the frames.
+// a request has events: a reader's number or toAll, the length, the frames. A timed
+// one has, before the frames, when they were due.
 func (l *loop) sendBare(i int, c *conn, at int64) {
 	s := l.pub
 	n := max(s.array, 1)
 	st, lane, seq := s.pick(c, n)
 	b := binary.BigEndian.AppendUint32(l.scratch[:0], uint32(c.target))
 	b = binary.BigEndian.AppendUint32(b, 0) // the length, once it is known
+	if c.timed {
+		b = binary.BigEndian.AppendUint64(b, uint64(l.clock.everywhere(at)))
+	}
 	for k := range uint64(n) {
 		l.bare = append(l.bare[:0], `{"type":"event",`...)
 		if s.numbered {

@@ -23,7 +23,8 @@ type BenchCmd struct {
 	All     BenchAllCmd     `cmd:"" help:"Measure every figure that we publish, into a directory."`
 	Plot    BenchPlotCmd    `cmd:"" help:"Draw cost against connections, rate and the like, from JSON results."`
 
-	FloorServer BenchFloorCmd `cmd:"" hidden:"" help:"The bare write(2) loop that scenarios start."`
+	FloorServer  BenchFloorCmd  `cmd:"" hidden:"" help:"The bare write(2) loop that scenarios start."`
+	EngineServer BenchEngineCmd `cmd:"" hidden:"" help:"The bare engine that scenarios start."`
 }
 
 // BenchServerFlags say what is loaded, and from where.
@@ -170,12 +171,19 @@ func (c *BenchFanoutCmd) Run(ctx context.Context, std *IO) error { return c.run(
 type BenchManyCmd struct {
 	BenchReaderFlags `embed:""`
 
+	NoEngine    bool          `help:"Leave out the bare engine."`
 	Connections int           `default:"10000" help:"Connections, each subscribed to a literal type of its own."`
 	Rate        float64       `default:"5000" help:"Publishes per second in total."`
 	Publishers  int           `default:"64" help:"Publishes that may be unanswered at once."`
 	Size        int           `default:"256" help:"Bytes of data per event."`
 	Warmup      time.Duration `default:"2s" help:"How long it runs before anything is measured."`
 	Duration    time.Duration `default:"10s" help:"How long it is measured."`
+}
+
+func (c *BenchManyCmd) config(std *IO) (bench.Config, error) {
+	cfg, err := c.BenchReaderFlags.config(std)
+	cfg.NoEngine = c.NoEngine
+	return cfg, err
 }
 
 func (c *BenchManyCmd) scenario() bench.Scenario {
@@ -285,4 +293,17 @@ type BenchFloorCmd struct {
 // Run serves until its control connection ends.
 func (c *BenchFloorCmd) Run(ctx context.Context) error {
 	return bench.FloorServer(ctx, c.Conns, c.EnvFile)
+}
+
+// BenchEngineCmd is the hidden bare engine.
+type BenchEngineCmd struct {
+	Durability string `required:"" enum:"strict,relaxed" help:"What an acknowledged event survives."`
+	Data       string `required:"" type:"path" help:"Directory of its store."`
+	EnvFile    string `required:"" type:"path" help:"Where its address is written."`
+	Report     string `required:"" type:"path" help:"Where its report is written."`
+}
+
+// Run publishes until its control connection ends.
+func (c *BenchEngineCmd) Run(ctx context.Context) error {
+	return bench.EngineServer(ctx, c.Durability, c.Data, c.EnvFile, c.Report)
 }

@@ -31,7 +31,14 @@ func (c *Compressor) Compress(request, answer http.Header, body []byte) []byte {
 	if len(body) < MinCompressed {
 		return body
 	}
-	name := encoding(request["Accept-Encoding"])
+	return c.CompressAs(Encoding(request), answer, body)
+}
+
+// CompressAs is Compress for a request of which only Encoding is known any more.
+func (c *Compressor) CompressAs(name string, answer http.Header, body []byte) []byte {
+	if len(body) < MinCompressed {
+		return body
+	}
 	var small []byte
 	switch name {
 	case "zstd":
@@ -46,10 +53,10 @@ func (c *Compressor) Compress(request, answer http.Header, body []byte) []byte {
 	return small
 }
 
-// encoding is the one to use, or "" for none.
-func encoding(accept []string) string {
+// Encoding is the one that a request's Accept-Encoding prefers, or "" for none.
+func Encoding(request http.Header) string {
 	best, value := "", 0
-	list := elements(accept)
+	list := elements(request["Accept-Encoding"])
 	for _, name := range []string{"zstd", "gzip"} {
 		if q := coding(list, name); q > value {
 			best, value = name, q

@@ -111,6 +111,10 @@ var Table = []Rule{
 		Why:     "a conversation without its socket; it publishes through an interface that server connects to gate",
 	},
 	{
+		Package: "internal/admission",
+		Why:     "how many handshakes a node takes at a time; pure but for the clock, and asked by whoever reads them",
+	},
+	{
 		Package: "internal/answer",
 		Why:     "it knows HTTP and bytes; what an answer says is made by who asks it to send it",
 	},

@@ -362,8 +362,11 @@ func (k *checker) limits(l *Limits) {
 		{"limits.publishes_in_flight_per_connection", l.PublishesInFlightPerConnection, 1, 65_536},
 		{"limits.bad_frames_per_minute", l.BadFramesPerMinute, 1, 1_000_000},
 		{"limits.control_frames_per_minute", l.ControlFramesPerMinute, 10, 1_000_000_000},
+		{"limits.inflating", l.Inflating, 1, 1024},
 		{"limits.users_per_event", l.UsersPerEvent, 1, 100_000},
 		{"limits.tickets", l.Tickets, 1, 10_000_000},
+		{"limits.verified_tokens", l.VerifiedTokens, 0, 10_000_000},
+		{"limits.poll_sessions", l.PollSessions, 1, 10_000_000},
 		{"limits.jwks_keys", l.JWKSKeys, 1, 10_000},
 		{"limits.jwks_unknown", l.JWKSUnknown, 1, 1_000_000},
 		{"limits.jwks_waiting", l.JWKSWaiting, 1, 1_000_000},
@@ -409,6 +412,9 @@ func (k *checker) timing(c *Config) {
 	if b := c.Connection.SendBuffer; b < 4*kib || b > 64*mib {
 		k.say("connection.send_buffer", "is %s; it is from 4KiB to 64MiB", b)
 	}
+	if b := c.Connection.CompressionMin; b < 1 || b > 64*mib {
+		k.say("connection.compression_min", "is %s; it is from 1 byte to 64MiB", b)
+	}
 	k.atLeast("connection.body_timeout", c.Connection.BodyTimeout, second/10)
 	k.atLeast("connection.token_spread", c.Connection.TokenSpread, second/10)
 	k.atLeast("sse.keepalive", c.SSE.Keepalive, second)
@@ -425,6 +431,17 @@ func (k *checker) timing(c *Config) {
 	}
 	if c.Poll.WaitDefault > c.Poll.WaitMax {
 		k.say("poll.wait_default", "is %s, more than poll.wait_max (%s)", c.Poll.WaitDefault, c.Poll.WaitMax)
+	}
+	for _, w := range []struct {
+		path    string
+		d, most Duration
+	}{{"poll.gather", c.Poll.Gather, second}, {"poll.linger", c.Poll.Linger, minute}} {
+		if w.d < 0 || w.d > w.most {
+			k.say(w.path, "is %s; it is from 0s to %s", w.d, w.most)
+		}
+	}
+	if n := c.Memory.Garbage; n < 0 || n > 64*gib {
+		k.say("memory.garbage", "is %s; it is from 0 to %s", n, 64*gib)
 	}
 	if c.Drain.Window > c.Drain.Deadline {
 		k.say("drain.window", "is %s, longer than drain.deadline (%s)", c.Drain.Window, c.Drain.Deadline)

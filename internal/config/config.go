@@ -35,6 +35,7 @@ type Config struct {
 	SSE        SSE        `yaml:"sse"`
 	Poll       Poll       `yaml:"poll"`
 	Drain      Drain      `yaml:"drain"`
+	Memory     Memory     `yaml:"memory"`
 	Log        Log        `yaml:"log"`
 
 	file  string            // where it was read from, or ""
@@ -227,8 +228,11 @@ type Limits struct {
 	OutboxBytes                    Size `yaml:"outbox_bytes"`
 	BadFramesPerMinute             int  `yaml:"bad_frames_per_minute"`
 	ControlFramesPerMinute         int  `yaml:"control_frames_per_minute"`
+	Inflating                      int  `yaml:"inflating"`
 	UsersPerEvent                  int  `yaml:"users_per_event"`
 	Tickets                        int  `yaml:"tickets"`
+	VerifiedTokens                 int  `yaml:"verified_tokens"` // 0: none is remembered
+	PollSessions                   int  `yaml:"poll_sessions"`
 
 	JWKSBytes   Size `yaml:"jwks_bytes"`
 	JWKSKeys    int  `yaml:"jwks_keys"`
@@ -266,7 +270,7 @@ type Limits struct {
 	Connections           int  `yaml:"connections"`
 }
 
-// Connection is the timing of a client's connection, and its buffer.
+// Connection is the timing of a client's connection, its buffer and compression.
 type Connection struct {
 	HandshakeTimeout Duration `yaml:"handshake_timeout"`
 	HeaderTimeout    Duration `yaml:"header_timeout"`
@@ -276,6 +280,8 @@ type Connection struct {
 	MessageTimeout   Duration `yaml:"message_timeout"`
 	WriteTimeout     Duration `yaml:"write_timeout"`
 	SendBuffer       Size     `yaml:"send_buffer"`
+	Compression      bool     `yaml:"compression"`
+	CompressionMin   Size     `yaml:"compression_min"`
 	BodyTimeout      Duration `yaml:"body_timeout"`
 	TokenExpiring    Duration `yaml:"token_expiring"`
 	TokenSpread      Duration `yaml:"token_spread"`
@@ -291,12 +297,19 @@ type SSE struct {
 type Poll struct {
 	WaitMax     Duration `yaml:"wait_max"`
 	WaitDefault Duration `yaml:"wait_default"`
+	Gather      Duration `yaml:"gather"` // 0: an answer waits for no more
+	Linger      Duration `yaml:"linger"` // 0: nothing of a poll stays
 }
 
 // Drain is how a node stops.
 type Drain struct {
 	Window   Duration `yaml:"window"`   // clients are sent away spread over this
 	Deadline Duration `yaml:"deadline"` // then it stops whatever is left
+}
+
+// Memory is how the node uses it; what it refuses at is limits.memory_percent.
+type Memory struct {
+	Garbage Size `yaml:"garbage"` // that may gather under a load that lasts; 0: what Go lets gather
 }
 
 // Log is the node's own log, not the events'.
@@ -336,8 +349,11 @@ func Default() *Config {
 			OutboxBytes:                    256 * kib,
 			BadFramesPerMinute:             20,
 			ControlFramesPerMinute:         60_000,
+			Inflating:                      4,
 			UsersPerEvent:                  1000,
 			Tickets:                        100_000,
+			VerifiedTokens:                 65_536,
+			PollSessions:                   65_536,
 
 			JWKSBytes:   256 * kib,
 			JWKSKeys:    100,
@@ -374,15 +390,18 @@ func Default() *Config {
 			MessageTimeout:   minute,
 			WriteTimeout:     10 * second,
 			SendBuffer:       256 * kib,
+			CompressionMin:   1 * kib,
 			BodyTimeout:      minute,
 			TokenExpiring:    60 * second,
 			TokenSpread:      60 * second,
 		},
 		JWKS:  JWKS{Refresh: 15 * minute, MinInterval: 10 * second, MaxStale: day, Timeout: 5 * second},
 		SSE:   SSE{Keepalive: 15 * second, Retry: 3 * second},
-		Poll:  Poll{WaitMax: 30 * second, WaitDefault: 25 * second},
+		Poll:  Poll{WaitMax: 30 * second, WaitDefault: 25 * second, Gather: second / 100, Linger: 2 * second},
 		Drain: Drain{Window: 10 * second, Deadline: 30 * second},
 		Log:   Log{Level: "info", Format: "json"},
+
+		Memory: Memory{Garbage: 256 * mib},
 	}
 }
 

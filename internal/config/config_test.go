@@ -324,6 +324,13 @@ func TestProblemsSayWhereAndWhatWouldBeRight(t *testing.T) {
 			},
 		},
 		{
+			name: "what stays of polls", file: "poll:\n  gather: 2s\n  linger: 61s\nlimits: {poll_sessions: 0, verified_tokens: -1}\n",
+			want: []string{
+				"c.yaml:2: poll.gather: is 2s; it is from 0s to 1s", "c.yaml:3: poll.linger: is 1m1s; it is from 0s to 1m",
+				"c.yaml:4: limits.verified_tokens: is -1; it is from 0 to 10000000", "c.yaml:4: limits.poll_sessions: is 0; it is from 1 to 10000000",
+			},
+		},
+		{
 			name: "waits of polls that are no whole seconds", file: "poll:\n  wait_max: 1500ms\n  wait_default: 0s\n",
 			want: []string{"c.yaml:2: poll.wait_max: is 1.5s; it is whole seconds, at least 1s", "c.yaml:3: poll.wait_default: is 0s; it is whole seconds, at least 1s"},
 		},

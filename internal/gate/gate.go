@@ -16,6 +16,7 @@ package gate
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/carillon-rt/carillon"
@@ -69,6 +70,7 @@ type Gate struct {
 	sources map[string]struct{}
 	tenants tenants
 	count   counters
+	waiters sync.Pool // of *waiter
 }
 
 // New makes a gate. It panics if a required field is missing.
@@ -181,18 +183,36 @@ func (g *Gate) handOn(s engine.Signals, batch []engine.Append, size int64, done 
 // Publish is Submit for those who can wait. When ctx ends first it returns an
 // unavailable error, and the events may be stored all the same.
 func (g *Gate) Publish(ctx context.Context, p *carillon.Principal, drafts []carillon.Draft) ([]carillon.Receipt, error) {
-	type answer struct {
-		receipts []carillon.Receipt
-		err      error
+	w, _ := g.waiters.Get().(*waiter)
+	if w == nil {
+		w = newWaiter()
 	}
-	answered := make(chan answer, 1)
-	g.Submit(p, drafts, func(receipts []carillon.Receipt, err error) { answered <- answer{receipts, err} })
+	g.Submit(p, drafts, w.done)
 	select {
-	case a := <-answered:
+	case a := <-w.answered:
+		g.waiters.Put(w)
 		return a.receipts, a.err
-	case <-ctx.Done():
+	case <-ctx.Done(): // w is still waited for, by nobody
 		return nil, carillon.Unavailable(busyRetry, ctx.Err(), "the log has not answered yet; the events may be stored: with an id of your own it is safe to send them again")
 	}
+}
+
+// answer is what becomes of a batch.
+type answer struct {
+	receipts []carillon.Receipt
+	err      error
+}
+
+// waiter takes the answer to one batch at a time.
+type waiter struct {
+	answered chan answer // capacity 1: who answers does not wait
+	done     func([]carillon.Receipt, error)
+}
+
+func newWaiter() *waiter {
+	w := &waiter{answered: make(chan answer, 1)}
+	w.done = func(receipts []carillon.Receipt, err error) { w.answered <- answer{receipts, err} }
+	return w
 }
 
 // organization is the caller's, if it may be used.

@@ -2,6 +2,7 @@ package gate_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -46,7 +47,10 @@ func newRig(t testing.TB, cfg gate.Config, orgs ...org.Org) *rig {
 			t.Error(err)
 		}
 	})
-	cfg.Open, cfg.Signals, cfg.Orgs = r.engine.Open, r.engine.Signals, dir
+	if cfg.Open == nil {
+		cfg.Open = r.engine.Open
+	}
+	cfg.Signals, cfg.Orgs = r.engine.Signals, dir
 	cfg.Now = func() time.Time { return r.clock }
 	r.Gate = gate.New(cfg)
 	return r
@@ -429,6 +433,36 @@ func TestPublishSaysWhenItDoesNotKnow(t *testing.T) {
 	_, err := r.Publish(ctx, publisher, []carillon.Draft{draft()})
 	if e := carillon.AsError(err); err == nil || e.Code != carillon.CodeUnavailable || !strings.Contains(e.Message, "may be stored") {
 		t.Errorf("%v", err)
+	}
+}
+
+// slow is a log that answers when the test does.
+type slow struct {
+	engine.Log
+	appended chan func([]carillon.Receipt, error)
+}
+
+func (l *slow) Append(_ []engine.Append, done func([]carillon.Receipt, error)) { l.appended <- done }
+
+func TestALateAnswerIsForWhoAskedForIt(t *testing.T) {
+	log := &slow{appended: make(chan func([]carillon.Receipt, error), 2)}
+	r := newRig(t, gate.Config{Open: func(carillon.OrgID) engine.Log { return log }})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.Publish(ctx, publisher, []carillon.Draft{draft()}); err == nil {
+		t.Fatal("answered before the log was")
+	}
+	late := <-log.appended
+	answered := make(chan error, 1)
+	go func() {
+		_, err := r.Publish(t.Context(), publisher, []carillon.Draft{draft()})
+		answered <- err
+	}()
+	done := <-log.appended
+	late(nil, errors.New("the first is refused"))
+	done([]carillon.Receipt{{}}, nil)
+	if err := <-answered; err != nil {
+		t.Errorf("the second one got %v", err)
 	}
 }
 

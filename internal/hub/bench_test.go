@@ -3,6 +3,7 @@ package hub_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/engine"
@@ -22,14 +23,15 @@ func BenchmarkRingAttach(b *testing.B) {
 			}
 			n.settle(b, a)
 			cursor := carillon.At(a[len(a)-1-missed].Pos)
-			r := &benchReader{shard: n.hub.Shard(), realm: n.hub.Enter(org)}
-			defer n.hub.Leave(r.realm)
+			r := &benchReader{shard: n.hub.Shard()}
 			done := make(chan struct{})
 			b.ReportAllocs()
 			b.ResetTimer()
 			r.shard.Post(hub.TaskFunc(func() {
 				defer close(done)
-				r.shard.Join(&r.Member, org, r)
+				r.shard.Join(&r.Member, r)
+				r.Enter(org)
+				defer r.Leave()
 				for b.Loop() {
 					if !r.attach(cursor, missed) {
 						b.Errorf("the feed did not become live with %d entries", missed)
@@ -46,11 +48,10 @@ type benchReader struct {
 	hub.Member
 	feed  hub.Feed
 	shard *hub.Shard
-	realm *hub.Realm
 	got   int
 }
 
-func (r *benchReader) FeedDue() {}
+func (r *benchReader) Timeout(time.Time) {}
 func (r *benchReader) Turn() {
 	for {
 		it, ok := r.feed.Next()
@@ -66,10 +67,10 @@ func (r *benchReader) Turn() {
 func (r *benchReader) attach(cursor carillon.Cursor, missed int) bool {
 	r.feed = hub.Feed{}
 	r.got = 0
-	r.shard.Resolve(r.realm, cursor, func(start hub.Start, err error) {
+	r.shard.Resolve(r.Realm(), cursor, func(start hub.Start, err error) {
 		if err == nil && start.Gap == nil {
-			r.shard.Open(&r.feed, r.realm, r, start.Pos)
-			_ = r.feed.Add(&hub.Sub{Pattern: "a.*"}, start.Pos.Seq) // one plain pattern is accepted
+			r.shard.Open(&r.feed, &r.Member, start.Pos)
+			_, _ = r.feed.Add("a.*", "", carillon.OverflowReplay, start.Pos.Seq) // one plain pattern is accepted
 			r.feed.Release()
 		}
 	})
@@ -86,14 +87,15 @@ func BenchmarkFanOut1000(b *testing.B) {
 	const readers = 1000
 	took := make(chan struct{}, 1<<20)
 	for range readers {
-		r := &countReader{took: took, realm: n.hub.Enter(org)}
+		r := &countReader{took: took}
 		shard := n.hub.Shard()
 		began := make(chan struct{})
 		shard.Post(hub.TaskFunc(func() {
-			shard.Join(&r.Member, org, r)
-			shard.Resolve(r.realm, now, func(start hub.Start, _ error) {
-				shard.Open(&r.feed, r.realm, r, start.Pos)
-				_ = r.feed.Add(&hub.Sub{Pattern: "a.*"}, start.Pos.Seq) // as above
+			shard.Join(&r.Member, r)
+			r.Enter(org)
+			shard.Resolve(r.Realm(), now, func(start hub.Start, _ error) {
+				shard.Open(&r.feed, &r.Member, start.Pos)
+				_, _ = r.feed.Add("a.*", "", carillon.OverflowReplay, start.Pos.Seq) // as above
 				r.feed.Release()
 				close(began)
 			})
@@ -101,9 +103,8 @@ func BenchmarkFanOut1000(b *testing.B) {
 		<-began
 		b.Cleanup(func() {
 			done := make(chan struct{})
-			shard.Post(hub.TaskFunc(func() { r.feed.Close(); close(done) }))
+			shard.Post(hub.TaskFunc(func() { r.feed.Close(); r.Leave(); close(done) }))
 			<-done
-			n.hub.Leave(r.realm)
 		})
 	}
 	log := n.engine.Open(org)
@@ -122,12 +123,12 @@ func BenchmarkFanOut1000(b *testing.B) {
 
 type countReader struct {
 	hub.Member
-	feed  hub.Feed
-	realm *hub.Realm
-	took  chan struct{}
+	feed hub.Feed
+	took chan struct{}
 }
 
-func (r *countReader) FeedDue() { r.Due() }
+func (r *countReader) Timeout(time.Time) {}
+
 func (r *countReader) Turn() {
 	for {
 		it, ok := r.feed.Next()

@@ -16,11 +16,21 @@
 // mailboxes. A feed keeps a few aside while it is live, and loses them when it is
 // not.
 //
+// # Memory
+//
+// Most sessions are idle, and there may be a million of them. What a shard calls is a
+// member with a number; members of one organization on a shard share a branch. Lists
+// that may be long, those of subscriptions, of timers and of who is due, hold numbers.
+// A feed has what only one that is behind or has something to give needs in a piece of
+// its own, which it gives back. Tables grow piece by piece, so that no growth moves all
+// there is.
+//
 // # Concurrency
 //
-// The methods of [Shard], [Feed] and [Timer] are for the shard's goroutine only,
-// except [Shard.Post]. The methods of [Hub] may be called from anywhere. Entries
-// and deliveries are immutable and shared.
+// The methods of [Shard], [Member], [Feed] and [Timer] are for the shard's goroutine
+// only, except [Shard.Post], [Shard.Walk], [Shard.Join] and [Member.Shard]. The methods
+// of [Hub] may be called from anywhere. Entries and deliveries are immutable and
+// shared.
 //
 // # Failure
 //

@@ -1,95 +1,37 @@
 package hub
 
-import (
-	"time"
+import "time"
 
-	"github.com/carillon-rt/carillon"
-)
-
-// Member is a shard's handle on something that sends: a session. It is embedded
-// in its owner. A member that is due gets its turn in a round-robin of the
-// organizations, so that one organization's thousands do not keep another's one
-// waiting.
-type Member struct {
-	shard  *Shard
-	turn   Turner
-	org    carillon.OrgID
-	next   *Member
-	queued bool
-}
-
-// Turner does what is due; it may be queued again meanwhile.
-type Turner interface{ Turn() }
-
-// Join makes m a member of the shard.
-func (s *Shard) Join(m *Member, org carillon.OrgID, t Turner) {
-	m.shard, m.org, m.turn = s, org, t
-}
-
-// SetOrg moves a member to the organization it turned out to belong to.
-func (m *Member) SetOrg(org carillon.OrgID) { m.org = org }
-
-// Shard is where the member lives.
-func (m *Member) Shard() *Shard { return m.shard }
-
-// Due asks for a turn.
-func (m *Member) Due() {
-	if !m.queued {
-		m.queued = true
-		m.shard.due.push(m)
-	}
-}
-
-// dueList has one queue per organization with something due, and the
-// organizations in turn.
-type dueList struct {
-	orgs  map[carillon.OrgID]*orgQueue
-	first *orgQueue
-	last  *orgQueue
-	spare *orgQueue
-}
-
-type orgQueue struct {
-	org         carillon.OrgID
-	first, last *Member
-	next        *orgQueue
-}
+// dueList is the members that are due: one queue per organization, and the
+// organizations in turn, so that one's thousands do not keep another's one waiting.
+type dueList struct{ first, last *branch }
 
 func (l *dueList) any() bool { return l.first != nil }
 
-func (l *dueList) push(m *Member) {
-	m.next = nil
-	q := l.orgs[m.org]
-	if q == nil {
-		if q = l.spare; q != nil {
-			l.spare = q.next
-			*q = orgQueue{}
-		} else {
-			q = new(orgQueue)
-		}
-		q.org = m.org
-		if l.orgs == nil {
-			l.orgs = map[carillon.OrgID]*orgQueue{}
-		}
-		l.orgs[m.org] = q
-		l.append(q)
-	}
-	if q.last == nil {
-		q.first = m
+// push puts m at the end of the queue of its branch.
+func (l *dueList) push(b *branch, m *Member) {
+	n := b.shard.members.number(m)
+	m.due = 0
+	if b.last == 0 {
+		b.first = n
 	} else {
-		q.last.next = m
+		b.shard.members.get(b.last).due = n
 	}
-	q.last = m
+	b.last = n
+	if !b.waits {
+		b.waits = true
+		l.append(b)
+	}
 }
 
-func (l *dueList) append(q *orgQueue) {
-	q.next = nil
+func (l *dueList) append(b *branch) {
+	b.next = nil
 	if l.last == nil {
-		l.first = q
+		l.first = b
 	} else {
-		l.last.next = q
+		l.last.next = b
 	}
-	l.last = q
+	l.last = b
 }
 
 // serve gives members their turn, one of each organization at a time, for about
@@ -104,19 +46,24 @@ func (l *dueList) serve(budget time.Duration) {
 		if n == most || n > 0 && !time.Now().Before(end) {
 			return
 		}
-		q := l.first
-		if l.first = q.next; l.first == nil {
+		b := l.first
+		if l.first = b.next; l.first == nil {
 			l.last = nil
 		}
-		m := q.first
-		if q.first = m.next; q.first == nil {
-			q.last = nil
-			delete(l.orgs, q.org)
-			q.next, l.spare = l.spare, q
+		b.next = nil
+		s := b.shard
+		m := s.members.get(b.first)
+		if b.first = m.due; b.first == 0 {
+			b.last, b.waits = 0, false
 		} else {
-			l.append(q)
+			l.append(b)
 		}
-		m.next, m.queued = nil, false
-		m.turn.Turn()
+		m.due = 0
+		m.state &^= queued
+		if m.is(left) {
+			s.members.forget(m)
+			continue
+		}
+		m.owner.(Turner).Turn() // Join took an Owner
 	}
 }

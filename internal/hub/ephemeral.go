@@ -20,11 +20,11 @@ type ear struct {
 	stop  func()
 
 	// Guarded by the hub's mu.
-	feeds int
-	idle  *time.Timer // set while there are none
+	shards int
+	idle   *time.Timer // set while there are none
 }
 
-// listen counts in a feed of the realm that wants ephemeral events.
+// listen counts in a shard that has feeds of the realm which want ephemeral events.
 func (h *Hub) listen(r *Realm) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -38,23 +38,23 @@ func (h *Hub) listen(r *Realm) {
 		e.idle.Stop()
 		e.idle = nil
 	}
-	e.feeds++
+	e.shards++
 	e.realm.Store(r)
 }
 
-// unlisten counts a feed out.
+// unlisten counts a shard out.
 func (h *Hub) unlisten(r *Realm) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e := h.ears[r.org]
-	if e.feeds--; e.feeds > 0 {
+	if e.shards--; e.shards > 0 {
 		return
 	}
 	e.realm.Store(nil)
 	e.idle = time.AfterFunc(earLinger, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if e.feeds == 0 && h.ears[r.org] == e {
+		if e.shards == 0 && h.ears[r.org] == e {
 			delete(h.ears, r.org)
 			e.stop()
 		}
@@ -96,9 +96,15 @@ func (e *ear) hear(entry *carillon.Entry) {
 // hear gives an ephemeral event to the feeds of this shard at the matched nodes.
 func (s *Shard) hear(d *Delivery, nodes []*node) {
 	for _, n := range nodes {
-		for _, sub := range n.lists[s.id] {
-			if sub.about(d.Entry) {
-				sub.feed.hear(d)
+		l := n.on(s.id)
+		if l == nil {
+			continue
+		}
+		for i := range l.len() {
+			r := l.at(i)
+			f := s.feeds.get(r.feed())
+			if n.inbox() || f.sub(r.sub()).about(d.Entry) {
+				f.hear(d)
 			}
 		}
 	}
@@ -125,23 +131,35 @@ func supersedes(e, old *carillon.Entry) bool {
 // is live and not held. They do not move it.
 func (f *Feed) Listen() {
 	f.listens = true
-	f.shard.hub.listen(f.realm)
+	b := f.m.branch.Load()
+	if b.listening++; b.listening == 1 {
+		b.shard.hub.listen(b.realm)
+	}
+}
+
+func (f *Feed) unlisten() {
+	f.listens = false
+	b := f.m.branch.Load()
+	if b.listening--; b.listening == 0 {
+		b.shard.hub.unlisten(b.realm)
+	}
 }
 
 // hear is called for an ephemeral event that matched.
 func (f *Feed) hear(d *Delivery) {
-	s := f.shard
-	switch {
-	case !f.listens:
+	if !f.listens {
 		return
-	case !f.live || f.held:
+	}
+	s := f.shard()
+	if !f.live || f.held {
 		s.stats.EphemeralBehind++
 		return
 	}
-	if f.aside == nil {
-		f.aside = s.newAside()
+	b := f.need()
+	if b.aside == nil {
+		b.aside = s.newAside()
 	}
-	a := f.aside
+	a := b.aside
 	if i := slices.IndexFunc(a.deliveries, func(old *Delivery) bool { return supersedes(d.Entry, old.Entry) }); i >= 0 {
 		if a.deliveries[i] == d { // another subscription matched it too
 			return
@@ -156,43 +174,45 @@ func (f *Feed) hear(d *Delivery) {
 	}
 	a.deliveries = append(a.deliveries, d)
 	a.bytes += size
-	f.owner.FeedDue()
+	f.m.Due()
 }
 
 // nextAside takes the oldest ephemeral event; there is one.
 func (f *Feed) nextAside() *Delivery {
-	d := f.aside.deliveries[0]
-	f.aside.remove(0)
+	a := f.busy.aside
+	d := a.deliveries[0]
+	a.remove(0)
 	f.putAside()
 	return d
 }
 
 // putAside gives an empty aside back.
 func (f *Feed) putAside() {
-	if len(f.aside.deliveries) > 0 {
-		return
+	if a := f.busy.aside; len(a.deliveries) == 0 {
+		s := f.shard()
+		s.asides = append(s.asides, a)
+		f.busy.aside = nil
 	}
-	f.shard.asides = append(f.shard.asides, f.aside)
-	f.aside = nil
 }
 
 // discard forgets what is aside.
 func (f *Feed) discard() {
-	if f.aside == nil {
+	if f.busy == nil || f.busy.aside == nil {
 		return
 	}
-	f.shard.stats.EphemeralBehind += uint64(len(f.aside.deliveries))
+	f.shard().stats.EphemeralBehind += uint64(len(f.busy.aside.deliveries))
 	f.siftAside(func(*Delivery) bool { return true })
 }
 
 // siftAside takes out what out says.
 func (f *Feed) siftAside(out func(*Delivery) bool) {
-	if f.aside == nil {
+	if f.busy == nil || f.busy.aside == nil {
 		return
 	}
-	for i := len(f.aside.deliveries) - 1; i >= 0; i-- {
-		if out(f.aside.deliveries[i]) {
-			f.aside.remove(i)
+	a := f.busy.aside
+	for i := len(a.deliveries) - 1; i >= 0; i-- {
+		if out(a.deliveries[i]) {
+			a.remove(i)
 		}
 	}
 	f.putAside()
@@ -200,7 +220,15 @@ func (f *Feed) siftAside(out func(*Delivery) bool) {
 
 // hears reports whether some subscription wants an ephemeral event.
 func (f *Feed) hears(e *carillon.Entry) bool {
-	return slices.ContainsFunc(f.subs, func(s *Sub) bool { return s.about(e) && s.matches(e) })
+	if e.To.Direct() {
+		return f.mine(e)
+	}
+	for sub := range f.Subs {
+		if sub.about(e) && sub.matches(e) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Shard) newAside() *aside {

@@ -1,7 +1,9 @@
 package hub
 
 import (
+	"math"
 	"slices"
+	"strings"
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/match"
@@ -11,23 +13,28 @@ import (
 // get their turn.
 const lookBudget = 2048
 
-// Sub is one subscription of a feed: a pattern with an optional subject, or the
-// inbox of a user.
+// Sub is one subscription of a feed: a pattern with an optional subject.
 type Sub struct {
-	Pattern  carillon.Pattern
-	Subject  string
-	Overflow carillon.Overflow // while it stands, SetOverflow changes it
+	node     *node
+	subject  *string // nil: any
+	start    uint64  // entries up to this sequence are not for it
+	since    uint64  // what follows this sequence is, or a backfill has brought it; nothing of it was left out
+	place    uint32  // 1 + that in the node's list of the shard; 0: it has ended
+	overflow carillon.Overflow
 
-	user  string // an inbox, when not empty
-	start uint64 // entries up to this sequence are not for it
-	since uint64 // what follows this sequence is, or a backfill has brought it; nothing of it was left out
-	feed  *Feed
-	node  *node
-	index int // in node.lists[shard]
+	Alias bool // the owner's
 }
 
-// NewInbox is the subscription to what is sent to the user by name.
-func NewInbox(user string) *Sub { return &Sub{user: user} }
+// Pattern is what it wants. One that has ended knows it until another is made.
+func (s *Sub) Pattern() carillon.Pattern { return carillon.Pattern(s.node.text) }
+
+// Subject is what its entries are about, or "" for anything.
+func (s *Sub) Subject() string {
+	if s.subject == nil {
+		return ""
+	}
+	return *s.subject
+}
 
 // accepts is for an entry that matched the node of the subscription.
 func (s *Sub) accepts(e *carillon.Entry) bool {
@@ -35,7 +42,7 @@ func (s *Sub) accepts(e *carillon.Entry) bool {
 }
 
 // about is accepts for an ephemeral event.
-func (s *Sub) about(e *carillon.Entry) bool { return s.Subject == "" || s.Subject == e.Subject }
+func (s *Sub) about(e *carillon.Entry) bool { return s.subject == nil || *s.subject == e.Subject }
 
 // wants is for any entry of the organization.
 func (s *Sub) wants(e *carillon.Entry) bool { return s.accepts(e) && s.matches(e) }
@@ -46,14 +53,8 @@ func (s *Sub) brought(e *carillon.Entry) bool {
 }
 
 func (s *Sub) matches(e *carillon.Entry) bool {
-	if s.user != "" {
-		return e.To.Direct() && slices.Contains(e.To.Users, s.user)
-	}
-	return e.To.Whole() && match.Match(s.Pattern, e.Type)
+	return e.To.Whole() && match.Match(s.Pattern(), e.Type)
 }
-
-// FeedOwner is told that Next may have something. It calls Next later, not now.
-type FeedOwner interface{ FeedDue() }
 
 // Item is what a feed gives: exactly one of its fields is set.
 type Item struct {
@@ -71,80 +72,247 @@ type mark struct {
 }
 
 // Feed is one cursor in one organization's log, on one shard. See the package
-// comment for its two states.
+// comment for its two states. When Next may have something its member is due.
+//
+// Most feeds are live and nothing waits for them: what only the others need is in
+// busy. What an entry for a live feed touches stands first.
 type Feed struct {
-	// Set once by Open.
-	owner FeedOwner
-	shard *Shard
-	realm *Realm
+	last   uint64 // live: ring index of the last entry offered
+	busy   *busy  // nil: live, or held, and nothing waits
+	seq    uint64 // how far it has looked; at least pos
+	pos    uint64 // with check: what has been given, or looked at and passed over
+	check  uint32
+	number uint32 // in the shard's table; 0: not open
 
-	prev, next *Feed // the shard's feeds of the partition
+	live, held, closed, listens bool
+	lenient                     bool   // some subscription may miss something
+	inboxAt                     uint32 // 1 + the inbox's place in its list; 0: it has not begun
 
-	pos  carillon.Position // what has been given, or looked at and passed over
-	seq  uint64            // how far it has looked; at least pos.Seq
-	last uint64            // live: ring index of the last entry offered
-	hold uint64            // ring index it must reach before it is live
-	cur  uint64            // behind, in the ring: index of an entry at or below seq
-	end  uint64            // a backfill stops at this sequence; 0: never
+	first Sub     // its number is 0
+	more  *[]*Sub // theirs begin at 1; there may be holes
 
-	subs  []*Sub
-	less  *Feed  // a backfill leaves out what this feed's subscriptions brought
-	of    []*Sub // but for these, whose backfill it is
-	queue []uint64
-	aside *aside // nil: empty
+	m     *Member
+	inbox *node // of the user whose feed it is; nil: nobody's
+}
+
+// busy is what a feed knows that is behind, or for which something waits.
+type busy struct {
+	queue []uint64 // live: ring indices
+	aside *aside   // nil: empty
 	marks []mark
 	gap   *carillon.Gap
 	late  *late // nil: nothing is noted
 
+	hold uint64 // ring index it must reach before it is live
+	cur  uint64 // behind, in the ring: index of an entry at or below seq
+
+	backfill bool
+	end      uint64 // a backfill stops at this sequence
+	of       []*Sub // whose backfill it is
+	less     *Feed  // it leaves out what this feed's other subscriptions brought
+
 	chunk   *scanChunk
 	chunkAt int
-	ticket  uint32 // of the pass it waits for
+	ticket  uint64 // of the pass it waits for, or waited for last
 
-	walks   bool // behind, in the ring: it goes from entry to entry, attach was of no use
-	lenient bool // some subscription may miss something
-
-	live, held, asking, catching, closed, ended, listens bool
+	walks                   bool // behind, in the ring: it goes from entry to entry, attach was of no use
+	asking, catching, ended bool
 }
 
-func (f *Feed) part() *partition { return f.realm.part }
+// inboxSub names the inbox where a number names a subscription.
+const inboxSub = math.MaxUint32
 
-// Open puts the feed at pos, where it stands held until Release. The zero Feed
-// can be opened once.
-func (s *Shard) Open(f *Feed, realm *Realm, owner FeedOwner, pos carillon.Position) {
-	f.owner, f.shard, f.realm = owner, s, realm
-	f.pos, f.seq, f.held = pos, pos.Seq, true
-	head := &s.feeds[realm.part.id]
-	if f.next = *head; f.next != nil {
-		f.next.prev = f
+func (f *Feed) shard() *Shard    { return f.m.Shard() }
+func (f *Feed) realm() *Realm    { return f.m.Realm() }
+func (f *Feed) part() *partition { return f.m.Realm().part }
+
+// here is the shard's place in the feed's partition.
+func (f *Feed) here() place {
+	b := f.m.branch.Load()
+	return b.shard.places[b.realm.part.id]
+}
+
+// need is f.busy, made if need be.
+func (f *Feed) need() *busy {
+	if f.busy == nil {
+		f.busy = f.shard().newBusy()
 	}
-	*head = f
+	return f.busy
 }
+
+// tidy gives busy back when nothing is in it.
+func (f *Feed) tidy() {
+	b := f.busy
+	if b == nil || !f.live || b.catching || b.queue != nil || b.aside != nil || b.marks != nil || b.gap != nil || b.late != nil {
+		return
+	}
+	f.busy = nil
+	f.shard().giveBack(b)
+}
+
+// maxPooledBusy bounds what a shard keeps for feeds to come.
+const maxPooledBusy = 4096
+
+func (s *Shard) newBusy() *busy {
+	if len(s.busies) > maxPooledBusy {
+		s.busies = s.busies[:maxPooledBusy]
+	}
+	i := len(s.busies) - 1
+	if i < 0 {
+		return new(busy)
+	}
+	b := s.busies[i]
+	s.busies = s.busies[:i]
+	return b
+}
+
+func (s *Shard) giveBack(b *busy) {
+	*b = busy{}
+	s.busies = append(s.busies, b)
+}
+
+// queued is how many entries wait for a feed that is live.
+func (f *Feed) queued() int {
+	if f.busy == nil {
+		return 0
+	}
+	return len(f.busy.queue)
+}
+
+// sub is the subscription with this number.
+func (f *Feed) sub(n uint32) *Sub {
+	if n == 0 {
+		return &f.first
+	}
+	return (*f.more)[n-1]
+}
+
+// numbered goes through the subscriptions, which may be removed meanwhile.
+func (f *Feed) numbered(yield func(uint32, *Sub) bool) {
+	if f.first.place != 0 && !yield(0, &f.first) {
+		return
+	}
+	for i := 0; f.more != nil && i < len(*f.more); i++ {
+		if sub := (*f.more)[i]; sub != nil && !yield(uint32(i)+1, sub) {
+			return
+		}
+	}
+}
+
+// Subs goes through the feed's subscriptions, which may be removed meanwhile.
+func (f *Feed) Subs(yield func(*Sub) bool) {
+	if f.first.place != 0 && !yield(&f.first) {
+		return
+	}
+	for i := 0; f.more != nil && i < len(*f.more); i++ {
+		if sub := (*f.more)[i]; sub != nil && !yield(sub) {
+			return
+		}
+	}
+}
+
+// Find is the subscription to the pattern with this subject, or nil.
+func (f *Feed) Find(p carillon.Pattern, subject string) *Sub {
+	for sub := range f.Subs {
+		if sub.Pattern() == p && sub.Subject() == subject {
+			return sub
+		}
+	}
+	return nil
+}
+
+// Count is how many subscriptions there are.
+func (f *Feed) Count() (n int) {
+	for range f.Subs {
+		n++
+	}
+	return n
+}
+
+// vacant is memory for a subscription, and its number.
+func (f *Feed) vacant() (*Sub, uint32) {
+	if f.first.place == 0 {
+		return &f.first, 0
+	}
+	if f.more == nil {
+		f.more = new([]*Sub)
+	}
+	i := slices.Index(*f.more, nil)
+	if i < 0 {
+		i = len(*f.more)
+		*f.more = append(*f.more, nil)
+	}
+	sub := new(Sub)
+	(*f.more)[i] = sub
+	return sub, uint32(i) + 1
+}
+
+// Open puts the feed of a member that has entered its organization at pos, where it
+// stands held until Release. The zero Feed can be opened once.
+func (s *Shard) Open(f *Feed, m *Member, pos carillon.Position) {
+	f.m, f.held = m, true
+	f.pos, f.check, f.seq = pos.Seq, pos.Check, pos.Seq
+	f.number = s.feeds.add(f)
+}
+
+// Open reports whether the shard has opened the feed, and it is not closed.
+func (f *Feed) Open() bool { return f.number != 0 }
 
 // Close ends the feed. Closing twice is allowed, as is closing one never opened.
 func (f *Feed) Close() {
-	if f.shard == nil || f.closed {
+	if f.number == 0 {
 		return
 	}
-	f.closed = true
-	for _, sub := range f.subs {
-		if sub.node != nil {
-			f.realm.leave(sub, f.shard.id)
-		}
+	s := f.shard()
+	for n, sub := range f.numbered {
+		f.end(sub, n)
 	}
-	f.subs, f.marks, f.chunk, f.late, f.aside = nil, nil, nil, nil, nil
-	f.dropQueue()
+	f.more = nil
+	if f.inboxAt != 0 {
+		f.unlist(f.inbox, inboxSub, f.inboxAt)
+		f.inboxAt = 0
+	}
+	if f.inbox != nil {
+		f.realm().release(f.inbox)
+		f.inbox = nil
+	}
+	if f.busy != nil {
+		f.dropQueue()
+		f.busy.aside = nil
+		s.giveBack(f.busy)
+		f.busy = nil
+	}
 	if f.listens {
-		f.shard.hub.unlisten(f.realm)
+		f.unlisten()
 	}
-	if f.prev != nil {
-		f.prev.next = f.next
+	s.feeds.remove(f.number)
+	f.number, f.closed = 0, true
+}
+
+// end takes a subscription out of its node.
+func (f *Feed) end(sub *Sub, n uint32) {
+	f.unlist(sub.node, n, sub.place)
+	sub.place = 0
+	f.realm().release(sub.node)
+}
+
+// list puts a subscription on the list of its node.
+func (f *Feed) list(n *node, number uint32) (place uint32) {
+	return uint32(f.realm().enter(n, f.shard().id, refOf(f.number, number))) + 1
+}
+
+// unlist takes it off.
+func (f *Feed) unlist(n *node, number, place uint32) {
+	moved := f.realm().leave(n, f.shard().id, int(place)-1)
+	if moved == 0 || moved == refOf(f.number, number) {
+		return
+	}
+	other := f.shard().feeds.get(moved.feed())
+	if moved.sub() == inboxSub {
+		other.inboxAt = place
 	} else {
-		f.shard.feeds[f.part().id] = f.next
+		other.sub(moved.sub()).place = place
 	}
-	if f.next != nil {
-		f.next.prev = f.prev
-	}
-	f.prev, f.next = nil, nil
 }
 
 // Hold makes the feed stand still; Release lets it go on.
@@ -157,7 +325,7 @@ func (f *Feed) Hold() {
 // Release lets the feed go on.
 func (f *Feed) Release() {
 	f.held = false
-	f.owner.FeedDue()
+	f.m.Due()
 }
 
 // Held reports whether it stands still.
@@ -165,8 +333,8 @@ func (f *Feed) Held() bool { return f.held }
 
 // settle makes an idle live feed's implicit position, its shard's place, its own.
 func (f *Feed) settle() {
-	if f.live && len(f.queue) == 0 {
-		f.passTo(f.shard.places[f.part().id])
+	if f.live && f.queued() == 0 {
+		f.passTo(f.here())
 	}
 }
 
@@ -174,7 +342,7 @@ func (f *Feed) settle() {
 // there has been given.
 func (f *Feed) Position() carillon.Position {
 	f.settle()
-	return f.pos
+	return carillon.Position{Partition: uint16(f.part().id), Seq: f.pos, Check: f.check}
 }
 
 // Seq is how far the feed has looked, at least Position's sequence.
@@ -186,38 +354,88 @@ func (f *Feed) Seq() uint64 {
 // Live reports whether the feed is live, not behind.
 func (f *Feed) Live() bool { return f.live }
 
-// Jump moves a held feed to pos.
-func (f *Feed) Jump(pos carillon.Position) {
-	f.fallBehind()
-	f.pos, f.seq, f.cur, f.chunk, f.late = pos, pos.Seq, 0, nil, nil
-}
-
 func (f *Feed) passTo(p place) {
 	if p.pos.Seq > f.seq {
-		f.pos, f.seq = p.pos, p.pos.Seq
+		f.goTo(p.pos, p.pos.Seq)
 	}
+}
+
+// goTo sets the position, and how far the feed has looked.
+func (f *Feed) goTo(pos carillon.Position, seq uint64) {
+	f.pos, f.check, f.seq = pos.Seq, pos.Check, seq
+}
+
+// For says whose feed it is, once it is open; "" is nobody's.
+func (f *Feed) For(user string) {
+	if user != "" {
+		f.inbox = f.realm().user(user)
+	}
+}
+
+// User is who For said, or "".
+func (f *Feed) User() string {
+	if f.inbox == nil {
+		return ""
+	}
+	return f.inbox.user()
+}
+
+// OpenInbox has what is sent to the user by name come too, after where the feed
+// stands. It is never refused.
+func (f *Feed) OpenInbox() {
+	if f.inbox == nil || f.inboxAt != 0 {
+		return
+	}
+	f.inboxAt = f.list(f.inbox, inboxSub)
+	f.begun(f.Seq())
 }
 
 // Add makes a subscription that begins after the sequence start. It fails when
 // the organization has too many kinds of wildcard patterns.
-func (f *Feed) Add(sub *Sub, start uint64) error {
-	sub.feed, sub.start, sub.since = f, start, start
-	if err := f.realm.enter(sub, f.shard.id); err != nil {
-		f.shard.stats.TooManyShapes++
-		return err
+func (f *Feed) Add(p carillon.Pattern, subject string, o carillon.Overflow, start uint64) (*Sub, error) {
+	n, err := f.realm().pattern(p)
+	if err != nil {
+		f.shard().stats.TooManyShapes++
+		return nil, err
 	}
-	f.subs = append(f.subs, sub)
-	f.late, f.lenient = nil, f.lenient || sub.Overflow != carillon.OverflowReplay
+	sub, number := f.vacant()
+	*sub = Sub{node: n, start: start, since: start, overflow: o}
+	if subject != "" {
+		subject = strings.Clone(subject) // not all that it is part of
+		sub.subject = &subject
+	}
+	sub.place = f.list(n, number)
+	f.lenient = f.lenient || o != carillon.OverflowReplay
+	f.begun(start)
+	return sub, nil
+}
+
+// begun is called when there is something more that the feed wants, after start.
+func (f *Feed) begun(start uint64) {
+	if f.busy != nil {
+		f.busy.late = nil
+	}
 	f.catchUp()
 	f.lookAgain(start)
-	return nil
 }
 
 // Remove ends a subscription: from now on nothing comes that only it wanted.
 func (f *Feed) Remove(sub *Sub) {
-	f.realm.leave(sub, f.shard.id)
-	if i := slices.Index(f.subs, sub); i >= 0 {
-		f.subs = slices.Delete(f.subs, i, i+1)
+	if sub.place == 0 {
+		return
+	}
+	if sub == &f.first {
+		f.end(sub, 0)
+	} else {
+		i := slices.Index(*f.more, sub)
+		f.end(sub, uint32(i)+1)
+		(*f.more)[i] = nil
+		for len(*f.more) > 0 && (*f.more)[len(*f.more)-1] == nil {
+			*f.more = (*f.more)[:len(*f.more)-1]
+		}
+		if len(*f.more) == 0 {
+			f.more = nil
+		}
 	}
 	f.judgeAnew()
 	f.sift()
@@ -227,7 +445,9 @@ func (f *Feed) Remove(sub *Sub) {
 // Restart has a subscription begin anew, after the sequence start.
 func (f *Feed) Restart(sub *Sub, start uint64) {
 	sub.start, sub.since = start, start
-	f.late = nil
+	if f.busy != nil {
+		f.busy.late = nil
+	}
 	f.sift()
 	f.lookAgain(start)
 }
@@ -236,35 +456,27 @@ func (f *Feed) Restart(sub *Sub, start uint64) {
 // been offered what the shard has handled already and only it wants, and so reads
 // the ring from where it stands.
 func (f *Feed) lookAgain(start uint64) {
-	if f.live && start < f.shard.places[f.part().id].pos.Seq {
+	if f.live && start < f.here().pos.Seq {
 		f.fallBehind()
-	}
-}
-
-// Forget ends a subscription of a backfill.
-func (f *Feed) Forget(p carillon.Pattern, subject string) {
-	f.subs = slices.DeleteFunc(f.subs, func(s *Sub) bool { return s.Pattern == p && s.Subject == subject })
-	if len(f.subs) == 0 {
-		f.finish()
 	}
 }
 
 // finish has a backfill end where it is.
 func (f *Feed) finish() {
-	f.chunk, f.asking = nil, false
-	f.ticket++
-	f.end = max(f.end, f.seq, 1)
-	f.seq = f.end
-	f.owner.FeedDue()
+	b := f.busy
+	b.chunk, b.asking = nil, false
+	b.end = max(b.end, f.seq, 1)
+	f.seq = b.end
+	f.m.Due()
 }
 
 // sift takes from the queue what no subscription wants any more.
 func (f *Feed) sift() {
-	if len(f.queue) == 0 {
+	if f.queued() == 0 {
 		return
 	}
 	table := f.part().ring.table.Load()
-	f.queue = slices.DeleteFunc(f.queue, func(n uint64) bool {
+	f.busy.queue = slices.DeleteFunc(f.busy.queue, func(n uint64) bool {
 		d := table.get(n)
 		return d != nil && !f.wants(d.Entry)
 	})
@@ -275,38 +487,48 @@ func (f *Feed) sift() {
 // looked at in the ring.
 func (f *Feed) catchUp() {
 	matched := f.part().ring.head.Load()
-	if matched > f.shard.places[f.part().id].n {
+	if matched > f.here().n {
 		f.fallBehind()
-		f.hold = max(f.hold, matched)
+		b := f.need()
+		b.hold = max(b.hold, matched)
 	}
 }
 
 // Backfill makes f, just opened at its start, give the entries up to main's
-// position that match the patterns, less those that main's other subscriptions
-// brought. The subscriptions of subs belong to main already.
+// position that match the patterns of subs, which are main's, less those that main's
+// other subscriptions brought.
 func (f *Feed) Backfill(main *Feed, subs []*Sub) {
-	f.less = main
-	f.end = main.Seq()
-	f.of = slices.Clone(subs)
+	b := f.need()
+	b.backfill, b.less, b.end = true, main, main.Seq()
+	b.of = slices.Clone(subs)
 	for _, s := range subs {
-		f.subs = append(f.subs, &Sub{Pattern: s.Pattern, Subject: s.Subject, user: s.user, feed: f})
 		s.since = f.seq
 	}
 	f.held = false
-	if len(f.subs) == 0 {
+	if len(b.of) == 0 {
 		f.finish()
 	}
-	f.owner.FeedDue()
+	f.m.Due()
+}
+
+// Forget leaves a subscription out of a backfill. Its last ends it.
+func (f *Feed) Forget(sub *Sub) {
+	b := f.busy
+	b.of = slices.DeleteFunc(b.of, func(s *Sub) bool { return s == sub })
+	if len(b.of) == 0 {
+		f.finish()
+	}
 }
 
 // Mark has Next give tag once everything up to seq has been given.
 func (f *Feed) Mark(seq uint64, tag any) {
-	f.marks = append(f.marks, mark{seq, tag})
-	f.owner.FeedDue()
+	b := f.need()
+	b.marks = append(b.marks, mark{seq, tag})
+	f.m.Due()
 }
 
-// offer is called for a match of one subscription after the other.
-func (f *Feed) offer(d *Delivery, sub *Sub) {
+// offer is called for a match of one subscription after the other; nil is the inbox.
+func (f *Feed) offer(s *Shard, d *Delivery, sub *Sub) {
 	if !f.live {
 		if f.lenient {
 			f.note(d.Entry, sub)
@@ -316,52 +538,56 @@ func (f *Feed) offer(d *Delivery, sub *Sub) {
 	if d.at.n <= f.last {
 		return
 	}
-	if len(f.queue) == 0 {
-		f.passTo(f.shard.before[f.part().id])
+	b := f.busy
+	if b == nil || len(b.queue) == 0 {
+		f.passTo(s.before[f.part().id])
+		b = f.need()
 	}
 	f.last = d.at.n
-	if len(f.queue) >= f.shard.hub.cfg.FeedQueue {
-		f.shard.stats.FellBehind++
+	if len(b.queue) >= s.hub.cfg.FeedQueue {
+		s.stats.FellBehind++
 		f.fallBehind()
 		if f.lenient {
 			f.note(d.Entry, sub)
 		}
 		return
 	}
-	if f.queue == nil {
-		f.queue = f.shard.newQueue()
+	if b.queue == nil {
+		b.queue = s.newQueue()
 	}
-	f.queue = append(f.queue, d.at.n)
-	if len(f.queue) == 1 && !f.held {
-		f.owner.FeedDue()
+	b.queue = append(b.queue, d.at.n)
+	if len(b.queue) == 1 && !f.held {
+		f.m.Due()
 	}
 }
 
 // fallBehind forgets the queue: the feed will read from its position.
-func (f *Feed) fallBehind() { f.fallBehindFrom(f.shard.places[f.part().id]) }
+func (f *Feed) fallBehind() { f.fallBehindFrom(f.here()) }
 
 // fallBehindFrom is fallBehind for a feed that was offered everything up to here.
 func (f *Feed) fallBehindFrom(here place) {
+	b := f.need()
 	if f.live {
-		if len(f.queue) == 0 {
+		if len(b.queue) == 0 {
 			f.passTo(here)
 		}
 		f.live = false
-		f.cur = 0
+		b.cur = 0
 	}
-	f.walks = false
+	b.walks = false
 	if f.lenient {
 		f.noteQueue()
 	}
 	f.dropQueue()
 	f.discard()
-	f.owner.FeedDue()
+	f.m.Due()
 }
 
 func (f *Feed) dropQueue() {
-	if f.queue != nil {
-		f.shard.pool = append(f.shard.pool, f.queue[:0])
-		f.queue = nil
+	if b := f.busy; b != nil && b.queue != nil {
+		s := f.shard()
+		s.pool = append(s.pool, b.queue[:0])
+		b.queue = nil
 	}
 }
 
@@ -385,37 +611,63 @@ func (f *Feed) reset() {
 	if f.closed {
 		return
 	}
-	if f.less != nil { // what it was to bring is gone; the feed it serves says so
+	b := f.need()
+	if b.backfill { // what it was to bring is gone; the feed it serves says so
 		f.finish()
 		return
 	}
 	f.fallBehind()
-	here := f.shard.places[f.part().id]
-	f.pos, f.seq, f.last, f.cur, f.hold = here.pos, here.pos.Seq, here.n, 0, here.n
-	f.chunk, f.asking, f.late = nil, false, nil
-	f.ticket++
-	f.gap = &carillon.Gap{Reason: carillon.GapReset, Pos: here.pos}
-	for _, sub := range f.subs {
+	here := f.here()
+	f.goTo(here.pos, here.pos.Seq)
+	f.last, b.cur, b.hold = here.n, 0, here.n
+	b.chunk, b.asking, b.late = nil, false, nil
+	b.gap = &carillon.Gap{Reason: carillon.GapReset, Pos: here.pos}
+	for sub := range f.Subs {
 		sub.start = min(sub.start, here.pos.Seq)
 	}
-	for i := range f.marks {
-		f.marks[i].seq = 0
+	for i := range b.marks {
+		b.marks[i].seq = 0
 	}
 }
 
 // Next gives the next item, if there is one now. Giving an entry moves the
-// position past it. After it returned false the owner is told when to ask again.
+// position past it. After it returned false the member is due when it is time to ask
+// again.
 func (f *Feed) Next() (Item, bool) {
-	if f.closed || f.held || f.asking {
+	if f.number == 0 || f.held {
 		return Item{}, false
 	}
-	if f.gap != nil {
-		g := f.gap
-		f.gap = nil
-		return Item{Gap: g}, true
+	if f.live { // mostly that is all there is to it
+		b := f.busy
+		if b == nil {
+			f.settle()
+			return Item{}, false
+		}
+		if b.gap == nil && b.marks == nil {
+			if d := f.takeQueued(); d != nil {
+				return Item{Delivery: d}, true
+			}
+		}
 	}
-	if it, ok := f.dueMark(); ok {
-		return it, true
+	it, ok := f.next()
+	if !ok {
+		f.tidy()
+	}
+	return it, ok
+}
+
+func (f *Feed) next() (Item, bool) {
+	if b := f.busy; b != nil {
+		if b.asking {
+			return Item{}, false
+		}
+		if g := b.gap; g != nil {
+			b.gap = nil
+			return Item{Gap: g}, true
+		}
+		if it, ok := f.dueMark(); ok {
+			return it, true
+		}
 	}
 	if f.live {
 		if it, ok := f.nextLive(); ok || f.live {
@@ -426,68 +678,101 @@ func (f *Feed) Next() (Item, bool) {
 }
 
 func (f *Feed) dueMark() (Item, bool) {
-	if len(f.marks) == 0 || f.marks[0].seq > f.seq {
+	b := f.busy
+	if len(b.marks) == 0 || b.marks[0].seq > f.seq {
 		return Item{}, false
 	}
-	tag := f.marks[0].tag
-	if f.marks = f.marks[1:]; len(f.marks) == 0 {
-		f.marks = nil
+	tag := b.marks[0].tag
+	if b.marks = b.marks[1:]; len(b.marks) == 0 {
+		b.marks = nil
 	}
 	return Item{Mark: tag}, true
 }
 
+// takeQueued is the entry that waits first for a live feed, or nil; the feed may be
+// behind then.
+func (f *Feed) takeQueued() *Delivery {
+	b := f.busy
+	if len(b.queue) == 0 {
+		return nil
+	}
+	d := f.part().ring.table.Load().get(b.queue[0])
+	if d == nil { // it left the ring while it waited
+		f.fallBehind()
+		return nil
+	}
+	copy(b.queue, b.queue[1:])
+	b.queue = b.queue[:len(b.queue)-1]
+	f.take(d)
+	if len(b.queue) == 0 {
+		f.dropQueue()
+		f.tidy()
+	}
+	return d
+}
+
 func (f *Feed) nextLive() (Item, bool) {
-	if len(f.queue) > 0 {
-		d := f.part().ring.table.Load().get(f.queue[0])
-		if d == nil { // it left the ring while it waited
-			f.fallBehind()
-			return Item{}, false
-		}
-		copy(f.queue, f.queue[1:])
-		f.queue = f.queue[:len(f.queue)-1]
-		f.take(d)
-		if len(f.queue) == 0 {
-			f.dropQueue()
-		}
-		return Item{Delivery: d}, true
+	if d := f.takeQueued(); d != nil || !f.live {
+		return Item{Delivery: d}, d != nil
 	}
+	f.dropQueue() // sift may have emptied it
 	f.settle()
-	if f.late != nil { // everything was taken
-		f.late = nil
-	}
+	b := f.busy
+	b.late = nil // everything was taken
 	if it, ok := f.dueMark(); ok {
 		return it, true
 	}
-	if f.aside != nil {
+	if b.aside != nil {
 		return Item{Delivery: f.nextAside()}, true
 	}
-	if len(f.marks) > 0 {
-		f.shard.catchLater(f)
+	if len(b.marks) > 0 {
+		f.shard().catchLater(f)
 	}
 	return Item{}, false
 }
 
 func (f *Feed) take(d *Delivery) {
-	f.pos, f.seq = d.at.pos, d.at.pos.Seq
+	f.goTo(d.at.pos, d.at.pos.Seq)
 	if d.at.n != 0 {
-		f.cur = d.at.n
+		f.busy.cur = d.at.n
 	}
 }
 
 // wants reports whether an entry of the log is for this feed.
 func (f *Feed) wants(e *carillon.Entry) bool {
-	wanted := false
-	for _, sub := range f.subs {
+	if b := f.busy; b != nil && b.backfill {
+		return b.brings(e)
+	}
+	if e.To.Direct() {
+		return f.mine(e)
+	}
+	if f.first.place != 0 && f.first.wants(e) {
+		return true
+	}
+	if f.more == nil {
+		return false
+	}
+	for sub := range f.Subs {
 		if sub.wants(e) {
-			wanted = true
-			break
+			return true
 		}
 	}
-	if !wanted || f.less == nil {
-		return wanted
+	return false
+}
+
+// mine reports whether an entry is sent to the user by name.
+func (f *Feed) mine(e *carillon.Entry) bool {
+	return f.inboxAt != 0 && slices.Contains(e.To.Users, f.inbox.user())
+}
+
+// brings is wants for a backfill.
+func (b *busy) brings(e *carillon.Entry) bool {
+	wanted := slices.ContainsFunc(b.of, func(s *Sub) bool { return s.about(e) && s.matches(e) })
+	if !wanted {
+		return false
 	}
-	for _, sub := range f.less.subs {
-		if sub.brought(e) && !slices.Contains(f.of, sub) {
+	for sub := range b.less.Subs {
+		if sub.brought(e) && !slices.Contains(b.of, sub) {
 			return false
 		}
 	}
@@ -497,7 +782,8 @@ func (f *Feed) wants(e *carillon.Entry) bool {
 // nextBehind reads on from the position: a pass's entries, the ring, or, below
 // the ring, the next pass.
 func (f *Feed) nextBehind() (Item, bool) {
-	here := f.shard.places[f.part().id]
+	b := f.need()
+	here := f.here()
 	slow := f.slow()
 	if slow && f.overrun() {
 		return Item{Overrun: true}, true
@@ -513,55 +799,54 @@ func (f *Feed) nextBehind() (Item, bool) {
 		if d == nil {
 			return f.arrived(here)
 		}
-		if f.end != 0 && d.at.pos.Seq > f.end {
-			f.seq = max(f.seq, f.end)
+		if b.backfill && d.at.pos.Seq > b.end {
+			f.seq = max(f.seq, b.end)
 			return f.arrived(here)
 		}
 		f.take(d)
 		if f.wants(d.Entry) && !(slow && f.leavesOut(d.Entry)) {
-			f.shard.stats.Replayed++
+			f.shard().stats.Replayed++
 			return Item{Delivery: d}, true
 		}
 		if it, ok := f.dueMark(); ok {
 			return it, true
 		}
 	}
-	f.owner.FeedDue()
+	f.m.Due()
 	return Item{}, false
 }
 
 // look finds the organization's next entry after the feed's; nil means that
 // there is none up to here. ok is false when a pass has to bring it first.
 func (f *Feed) look(here place) (d *Delivery, ok bool) {
-	if c := f.chunk; c != nil {
-		for f.chunkAt < len(c.entries) {
-			d := c.entries[f.chunkAt]
-			f.chunkAt++
+	b := f.busy
+	if c := b.chunk; c != nil {
+		for b.chunkAt < len(c.entries) {
+			d := c.entries[b.chunkAt]
+			b.chunkAt++
 			if d.at.pos.Seq > f.seq {
 				return d, true
 			}
 		}
 		f.seq = max(f.seq, c.seen)
-		f.chunk = nil
+		b.chunk = nil
 	}
-	if f.end != 0 && f.seq >= f.end {
+	if b.backfill && f.seq >= b.end {
 		return nil, true
 	}
-	r := f.part().ring
-	v := r.view(f.realm.chain)
+	realm := f.realm()
+	v := realm.part.ring.view(realm.chain)
 	if f.seq < v.floor {
-		f.asking = true
-		f.ticket++
-		f.shard.hub.scans.board(passenger{feed: f, ticket: f.ticket, pos: f.pos, seq: f.seq})
+		f.board()
 		return nil, false
 	}
-	if f.end == 0 && !f.walks && !f.slow() && here.n >= f.hold && here.pos.Seq >= f.seq {
+	if !b.backfill && !b.walks && !f.slow() && here.n >= b.hold && here.pos.Seq >= f.seq {
 		if f.attach(here) {
 			return nil, false
 		}
-		f.walks = true
+		b.walks = true
 	}
-	if cur := v.table.get(f.cur); cur != nil && cur.Entry.Org == f.realm.org && cur.at.pos.Seq <= f.seq {
+	if cur := v.table.get(b.cur); cur != nil && cur.Entry.Org == realm.org && cur.at.pos.Seq <= f.seq {
 		for d = v.following(cur); d != nil && d.at.pos.Seq <= f.seq; d = v.following(d) {
 		}
 	} else {
@@ -573,6 +858,14 @@ func (f *Feed) look(here place) (d *Delivery, ok bool) {
 	return d, true
 }
 
+// board makes the feed wait for a pass over the log.
+func (f *Feed) board() {
+	s, b := f.shard(), f.busy
+	s.tickets++
+	b.asking, b.ticket = true, s.tickets
+	s.hub.scans.board(passenger{feed: f, shard: s, realm: f.realm(), ticket: b.ticket, pos: f.Position(), seq: f.seq})
+}
+
 // maxAttachKeys bounds the subscriptions of a feed that attaches by key.
 const maxAttachKeys = 8
 
@@ -581,20 +874,28 @@ const maxAttachKeys = 8
 // organization has in the ring. It fails when that is more than a queue holds.
 // The feed's place is in the ring and not past here.
 func (f *Feed) attach(here place) bool {
-	if len(f.subs) == 0 || len(f.subs) > maxAttachKeys {
-		return false
+	var (
+		buf  [maxAttachKeys]*Sub // nil: the inbox
+		keys = buf[:0]
+	)
+	if f.inboxAt != 0 {
+		keys = append(keys, nil)
 	}
-	for _, sub := range f.subs {
-		if sub.user == "" && !sub.Pattern.Literal() {
+	for sub := range f.Subs {
+		if len(keys) == maxAttachKeys || !sub.Pattern().Literal() {
 			return false
 		}
+		keys = append(keys, sub)
 	}
-	c := f.realm.chain
+	if len(keys) == 0 {
+		return false
+	}
+	s, c := f.shard(), f.realm().chain
 	var newest [maxAttachKeys]uint64
-	for i, sub := range f.subs {
-		key := string(sub.Pattern)
-		if sub.user != "" {
-			key = directKey
+	for i, sub := range keys {
+		key := directKey
+		if sub != nil {
+			key = sub.node.text
 		}
 		newest[i] = c.newest(key)
 	}
@@ -602,25 +903,29 @@ func (f *Feed) attach(here place) bool {
 	if f.seq < v.floor {
 		return false
 	}
-	queue := f.shard.newQueue()
-	for i, sub := range f.subs {
+	queue := s.newQueue()
+	giveUp := func() bool {
+		s.pool = append(s.pool, queue[:0])
+		return false
+	}
+	for i, sub := range keys {
 		looked := 0
 		for d := v.table.get(newest[i]); d != nil && d.at.pos.Seq > f.seq; d = v.table.get(d.same) {
 			if looked++; looked > lookBudget {
-				return f.giveUp(queue)
+				return giveUp()
 			}
-			if d.at.n > here.n || !sub.accepts(d.Entry) || sub.user != "" && !slices.Contains(d.Entry.To.Users, sub.user) {
+			if d.at.n > here.n || sub == nil && !f.mine(d.Entry) || sub != nil && !sub.accepts(d.Entry) {
 				continue
 			}
-			if len(queue) == f.shard.hub.cfg.FeedQueue {
-				return f.giveUp(queue)
+			if len(queue) == s.hub.cfg.FeedQueue {
+				return giveUp()
 			}
 			queue = append(queue, d.at.n)
 		}
 	}
 	slices.Sort(queue)
 	queue = slices.Compact(queue) // one entry may be for two subjects' subscriptions
-	f.live, f.last, f.queue = true, here.n, queue
+	f.live, f.last, f.busy.queue = true, here.n, queue
 	if len(queue) == 0 {
 		f.passTo(here)
 		f.dropQueue()
@@ -628,62 +933,68 @@ func (f *Feed) attach(here place) bool {
 	return true
 }
 
-func (f *Feed) giveUp(queue []uint64) bool {
-	f.shard.pool = append(f.shard.pool, queue[:0])
-	return false
-}
-
 // arrived is called when a feed that is behind has looked at everything up to
 // its shard's place.
 func (f *Feed) arrived(here place) (Item, bool) {
-	if f.end == 0 || here.pos.Seq <= f.end {
+	b := f.busy
+	if !b.backfill || here.pos.Seq <= b.end {
 		f.passTo(here)
 	} else {
-		f.seq = max(f.seq, f.end)
+		f.seq = max(f.seq, b.end)
 	}
 	if it, ok := f.dueMark(); ok {
 		return it, true
 	}
-	if f.end != 0 && f.seq >= f.end {
-		if f.ended {
+	if b.backfill && f.seq >= b.end {
+		if b.ended {
 			return Item{}, false
 		}
-		f.ended = true
+		b.ended = true
 		return Item{End: true}, true
 	}
-	if f.end == 0 && here.n >= f.hold && here.pos.Seq >= f.seq {
-		f.live, f.last, f.late = true, here.n, nil
-		if len(f.marks) == 0 {
+	if !b.backfill && here.n >= b.hold && here.pos.Seq >= f.seq {
+		f.live, f.last, b.late = true, here.n, nil
+		if len(b.marks) == 0 {
 			return Item{}, false
 		}
 	}
-	f.shard.catchLater(f)
+	f.shard().catchLater(f)
 	return Item{}, false
 }
 
 // Rest is called when the owner's socket is full: a feed that is behind keeps
 // nothing meanwhile, and boards the next pass when it is asked again.
-func (f *Feed) Rest() { f.chunk = nil }
+func (f *Feed) Rest() {
+	if f.busy != nil {
+		f.busy.chunk = nil
+	}
+}
 
 // Pending reports whether Next would have something to look at. It is a hint.
 func (f *Feed) Pending() bool {
-	return !f.closed && !f.held && (f.gap != nil || len(f.queue) > 0 || f.aside != nil || !f.live && !f.asking && !f.catching)
+	if f.number == 0 || f.held {
+		return false
+	}
+	b := f.busy
+	return !f.live && (b == nil || !b.asking && !b.catching) || b != nil && (b.gap != nil || len(b.queue) > 0 || b.aside != nil)
 }
 
 // land is what a pass brings.
-func (f *Feed) land(ticket uint32, r passResult) {
-	if f.closed || !f.asking || ticket != f.ticket {
+func (f *Feed) land(ticket uint64, r passResult) {
+	b := f.busy
+	if b == nil || !b.asking || ticket != b.ticket {
 		return
 	}
-	f.asking = false
+	b.asking = false
 	switch r.outcome {
 	case passChunk:
-		f.chunk, f.chunkAt = r.chunk, 0
+		b.chunk, b.chunkAt = r.chunk, 0
 	case passExpired:
-		f.gap = &carillon.Gap{Reason: carillon.GapExpired, Pos: r.from}
-		f.pos, f.seq, f.cur = r.from, max(f.seq, r.from.Seq), 0
+		b.gap = &carillon.Gap{Reason: carillon.GapExpired, Pos: r.from}
+		f.goTo(r.from, max(f.seq, r.from.Seq))
+		b.cur = 0
 	case passReset:
 		f.reset()
 	}
-	f.owner.FeedDue()
+	f.m.Due()
 }

@@ -22,7 +22,6 @@ type reader struct {
 	hub.Member
 	feed  hub.Feed
 	shard *hub.Shard
-	realm *hub.Realm
 
 	mu sync.Mutex
 
@@ -35,7 +34,7 @@ type reader struct {
 	moved chan struct{} // capacity 1: something was taken
 }
 
-func (r *reader) FeedDue() { r.Due() }
+func (r *reader) Timeout(time.Time) {}
 
 func (r *reader) Turn() {
 	r.mu.Lock()
@@ -133,25 +132,28 @@ func newNode(t testing.TB, engineConfig memory.Config, cfg hub.Config) *node {
 
 // read makes a reader of org at cursor, subscribed to patterns, and waits until
 // it has begun.
-func (n *node) read(t testing.TB, org carillon.OrgID, cursor carillon.Cursor, room int, subs ...*hub.Sub) *reader {
+func (n *node) read(t testing.TB, org carillon.OrgID, cursor carillon.Cursor, room int, wanted ...wanted) *reader {
 	t.Helper()
 	r := &reader{shard: n.hub.Shard(), room: room, moved: make(chan struct{}, 1)}
-	r.realm = n.hub.Enter(org)
 	began := make(chan struct{})
 	r.shard.Post(hub.TaskFunc(func() {
-		r.shard.Join(&r.Member, org, r)
-		r.shard.Resolve(r.realm, cursor, func(start hub.Start, err error) {
+		r.shard.Join(&r.Member, r)
+		r.Enter(org)
+		r.shard.Resolve(r.Realm(), cursor, func(start hub.Start, err error) {
 			defer close(began)
 			if r.start, r.err = start, err; err != nil {
 				return
 			}
-			r.shard.Open(&r.feed, r.realm, r, start.Pos)
-			for _, s := range subs {
-				if err := r.feed.Add(s, start.Pos.Seq); err != nil {
+			r.shard.Open(&r.feed, &r.Member, start.Pos)
+			for _, w := range wanted {
+				if w.user != "" {
+					r.feed.For(w.user)
+					r.feed.OpenInbox()
+				} else if _, err := r.feed.Add(w.pattern, w.subject, carillon.OverflowReplay, start.Pos.Seq); err != nil {
 					r.err = err
 				}
 			}
-			r.feed.Mark(r.shard.Head(r.realm).Seq, "caught up")
+			r.feed.Mark(r.shard.Head(r.Realm()).Seq, "caught up")
 			r.feed.Release()
 		})
 	}))
@@ -160,13 +162,19 @@ func (n *node) read(t testing.TB, org carillon.OrgID, cursor carillon.Cursor, ro
 		t.Fatal(r.err)
 	}
 	t.Cleanup(func() {
-		r.do(r.feed.Close)
-		n.hub.Leave(r.realm)
+		r.do(func() { r.feed.Close(); r.Leave() })
 	})
 	return r
 }
 
-func pattern(p carillon.Pattern) *hub.Sub { return &hub.Sub{Pattern: p} }
+// wanted is a subscription to a pattern, or a user's inbox.
+type wanted struct {
+	pattern carillon.Pattern
+	subject string
+	user    string
+}
+
+func pattern(p carillon.Pattern) wanted { return wanted{pattern: p} }
 
 func (n *node) publish(t testing.TB, org carillon.OrgID, typ carillon.Type, count int) []carillon.Receipt {
 	t.Helper()

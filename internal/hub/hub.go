@@ -87,11 +87,15 @@ func New(cfg Config) *Hub {
 		if cfg.Poller != nil {
 			poller = cfg.Poller(i)
 		}
-		h.shards = append(h.shards, &Shard{
-			hub: h, id: i, box: newMailbox(poller.Wake, cfg.Mailbox, parts), poller: poller, wheel: wheel{begin: time.Now()},
-			places: make([]place, parts), before: make([]place, parts), feeds: make([]*Feed, parts),
+		s := &Shard{
+			hub: h, id: i, box: newMailbox(poller.Wake, cfg.Mailbox, parts), poller: poller, branches: map[carillon.OrgID]*branch{},
+			places: make([]place, parts), before: make([]place, parts),
 			mail: mail{marks: make([]uint64, parts), resets: make([]bool, parts)},
-		})
+		}
+		s.nobody = &branch{shard: s}
+		s.wheel.begin, s.wheel.members = time.Now(), &s.members
+		s.moments.begin = s.wheel.begin
+		h.shards = append(h.shards, s)
 	}
 	h.scans = newScans(h, cfg.ScanWorkers)
 	return h
@@ -157,7 +161,7 @@ func (h *Hub) Enter(org carillon.OrgID) *Realm {
 	r := h.realms[org]
 	if r == nil {
 		log := h.cfg.Engine.Open(org)
-		r = &Realm{org: org, log: log, part: h.parts[log.Partition()], users: map[string]*node{}}
+		r = &Realm{org: org, log: log, part: h.parts[log.Partition()]}
 		r.tree = match.New[*node](match.Config{MaxShapes: h.cfg.MaxShapes})
 		r.chain = r.part.ring.attach(org, r)
 		h.realms[org] = r

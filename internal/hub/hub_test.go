@@ -122,7 +122,7 @@ func TestSlowReaderReturnsToTheLogAndMissesNothing(t *testing.T) {
 
 func TestInboxBringsWhatIsSentToTheUserOnly(t *testing.T) {
 	n := newNode(t, memory.Config{}, hub.Config{})
-	alice := n.read(t, org, now, -1, hub.NewInbox("alice"))
+	alice := n.read(t, org, now, -1, wanted{user: "alice"})
 	all := n.read(t, org, now, -1, pattern(">"))
 	send := func(users ...string) []uint64 {
 		r, err := engine.AppendWait(context.Background(), n.engine.Open(org), []engine.Append{
@@ -143,7 +143,7 @@ func TestInboxBringsWhatIsSentToTheUserOnly(t *testing.T) {
 
 func TestSubjectNarrowsASubscription(t *testing.T) {
 	n := newNode(t, memory.Config{}, hub.Config{})
-	r := n.read(t, org, now, -1, &hub.Sub{Pattern: "a.b", Subject: "two"})
+	r := n.read(t, org, now, -1, wanted{pattern: "a.b", subject: "two"})
 	var want []uint64
 	for _, subject := range []string{"one", "two", "", "two"} {
 		rc, err := engine.AppendWait(context.Background(), n.engine.Open(org), []engine.Append{{Event: &carillon.Event{Type: "a.b", Subject: subject}}})
@@ -291,7 +291,7 @@ func TestEveryReaderGetsExactlyItsEntries(t *testing.T) {
 						}
 						mu.Unlock()
 						var pats []carillon.Pattern
-						var subs []*hub.Sub
+						var subs []wanted
 						for range 1 + rand.N(3) {
 							p := patterns[rand.N(len(patterns))]
 							pats = append(pats, p)

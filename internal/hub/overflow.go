@@ -75,8 +75,8 @@ func (r *recent) oldest(most int) uint64 {
 
 // SetOverflow gives a subscription another policy, for what waits too.
 func (f *Feed) SetOverflow(sub *Sub, o carillon.Overflow) {
-	if sub.Overflow != o {
-		sub.Overflow = o
+	if sub.overflow != o {
+		sub.overflow = o
 		f.judgeAnew()
 	}
 }
@@ -84,66 +84,73 @@ func (f *Feed) SetOverflow(sub *Sub, o carillon.Overflow) {
 // judgeAnew is called when the subscriptions have changed: what was noted says
 // nothing any more.
 func (f *Feed) judgeAnew() {
-	f.late, f.lenient = nil, false
-	for _, sub := range f.subs {
-		f.lenient = f.lenient || sub.Overflow != carillon.OverflowReplay
+	if f.busy != nil {
+		f.busy.late = nil
+	}
+	f.lenient = false
+	for sub := range f.Subs {
+		f.lenient = f.lenient || sub.overflow != carillon.OverflowReplay
 	}
 }
 
 // Stuck is called when the owner had a turn in which its socket took nothing.
 func (f *Feed) Stuck() {
-	if !f.lenient || f.closed || f.held || len(f.marks) > 0 {
+	if !f.lenient || f.held || f.busy != nil && len(f.busy.marks) > 0 {
 		return
 	}
 	if l := f.lateness(); l.since.IsZero() {
-		l.since = f.shard.now
+		l.since = f.shard().now
 	}
 }
 
 func (f *Feed) lateness() *late {
-	if f.late == nil {
-		f.late = new(late)
+	b := f.need()
+	if b.late == nil {
+		b.late = new(late)
 	}
-	return f.late
+	return b.late
 }
 
 // slow reports whether the client of a feed that is behind is slow.
 func (f *Feed) slow() bool {
-	l := f.late
+	l := f.busy.late
 	if l == nil {
 		return false
 	}
-	l.slow = l.slow || !l.since.IsZero() && f.shard.now.Sub(l.since) >= slowAfter
+	l.slow = l.slow || !l.since.IsZero() && f.shard().now.Sub(l.since) >= slowAfter
 	return l.slow
 }
 
 // overrun reports whether more entries under disconnect wait than a queue holds.
 func (f *Feed) overrun() bool {
 	f.file()
-	return f.late.cut.oldest(f.shard.hub.cfg.FeedQueue+1) > f.seq
+	return f.busy.late.cut.oldest(f.shard().hub.cfg.FeedQueue+1) > f.seq
 }
 
-// note remembers an entry that waits, for one of the subscriptions that want it.
-// It is called for the others before the next entry.
+// note remembers an entry that waits, for one of the subscriptions that want it; nil
+// is the inbox. It is called for the others before the next entry.
 func (f *Feed) note(e *carillon.Entry, sub *Sub) {
-	l, seq := f.lateness(), e.Pos.Seq
+	l, seq, policy := f.lateness(), e.Pos.Seq, carillon.OverflowReplay
+	if sub != nil {
+		policy = sub.overflow
+	}
 	switch {
 	case seq > l.last:
 		f.file()
-		l.last, l.policy, l.open = seq, sub.Overflow, true
+		l.last, l.policy, l.open = seq, policy, true
 	case seq == l.last:
-		l.policy = min(l.policy, sub.Overflow)
+		l.policy = min(l.policy, policy)
 	default:
 		return
 	}
-	if sub.Overflow == carillon.OverflowConflate && !l.supersede(topicOf(sub, e), seq, f.shard.hub.cfg.Conflated) {
-		f.shard.stats.TooManySubjects++
+	if s := f.shard(); policy == carillon.OverflowConflate && !l.supersede(topicOf(sub, e), seq, s.hub.cfg.Conflated) {
+		s.stats.TooManySubjects++
 	}
 }
 
 // file puts the newest entry with those of its policy: all who want it are known.
 func (f *Feed) file() {
-	l, most := f.late, f.shard.hub.cfg.FeedQueue
+	l, most := f.busy.late, f.shard().hub.cfg.FeedQueue
 	if !l.open {
 		return
 	}
@@ -160,12 +167,15 @@ func (f *Feed) file() {
 // noteQueue remembers what waits in the queue of a feed that falls behind.
 func (f *Feed) noteQueue() {
 	table := f.part().ring.table.Load()
-	for _, n := range f.queue {
+	for _, n := range f.busy.queue {
 		d := table.get(n)
 		if d == nil {
 			continue
 		}
-		for _, sub := range f.subs {
+		if f.mine(d.Entry) {
+			f.note(d.Entry, nil)
+		}
+		for sub := range f.Subs {
 			if sub.wants(d.Entry) {
 				f.note(d.Entry, sub)
 			}
@@ -191,27 +201,30 @@ func (l *late) supersede(t topic, seq uint64, most int) bool {
 
 // leavesOut decides about an entry that the feed wants, while the client is slow.
 func (f *Feed) leavesOut(e *carillon.Entry) bool {
-	l, seq := f.late, e.Pos.Seq
+	l, stats, seq := f.busy.late, &f.shard().stats, e.Pos.Seq
 	policy, newest := carillon.OverflowDisconnect, false
-	for _, sub := range f.subs {
+	if f.mine(e) {
+		policy = carillon.OverflowReplay
+	}
+	for sub := range f.Subs {
 		if !sub.wants(e) {
 			continue
 		}
-		policy = min(policy, sub.Overflow)
-		if t := topicOf(sub, e); sub.Overflow == carillon.OverflowConflate && l.newest[t] <= seq {
+		policy = min(policy, sub.overflow)
+		if t := topicOf(sub, e); sub.overflow == carillon.OverflowConflate && l.newest[t] <= seq {
 			delete(l.newest, t)
 			newest = true
 		}
 	}
 	switch {
 	case policy == carillon.OverflowConflate && !newest:
-		f.shard.stats.Conflated++
-	case policy == carillon.OverflowDropOldest && seq < l.kept.oldest(f.shard.hub.cfg.FeedQueue):
-		f.shard.stats.DroppedOldest++
+		stats.Conflated++
+	case policy == carillon.OverflowDropOldest && seq < l.kept.oldest(f.shard().hub.cfg.FeedQueue):
+		stats.DroppedOldest++
 	default:
 		return false
 	}
-	for _, sub := range f.subs {
+	for sub := range f.Subs {
 		if sub.wants(e) {
 			sub.since = seq // a backfill of another may have to bring this one
 		}

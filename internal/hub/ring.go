@@ -13,7 +13,7 @@ import (
 type Form uint8
 
 // NumForms is how many encodings a delivery remembers.
-const NumForms = 3
+const NumForms = 4
 
 // place is a position and its index in the ring.
 type place struct {
@@ -22,7 +22,8 @@ type place struct {
 }
 
 // Delivery is an entry that remembers its encodings, so that each is made at
-// most once and shared by every session. Safe for concurrent use.
+// most once and shared by every session. An encoding may be empty: whoever
+// remembered it says that there is none. Safe for concurrent use.
 type Delivery struct {
 	Entry *carillon.Entry
 
@@ -34,7 +35,7 @@ type Delivery struct {
 	enc  [NumForms]atomic.Pointer[[]byte]
 }
 
-// Encoding returns the remembered encoding, or nil.
+// Encoding returns the remembered encoding, or nil; one that is empty is not nil.
 func (d *Delivery) Encoding(f Form) []byte {
 	if p := d.enc[f].Load(); p != nil {
 		return *p

@@ -36,7 +36,9 @@ type scanChunk struct {
 // passenger is a feed that waits for a pass.
 type passenger struct {
 	feed   *Feed
-	ticket uint32
+	shard  *Shard
+	realm  *Realm
+	ticket uint64
 	pos    carillon.Position
 	seq    uint64
 }
@@ -88,7 +90,7 @@ func newScans(h *Hub, workers int) *scans {
 // board makes p wait for the next pass.
 func (s *scans) board(p passenger) {
 	s.mu.Lock()
-	realm := p.feed.realm
+	realm := p.realm
 	o := s.orgs[realm.org]
 	if o == nil {
 		o = &scanOrg{}
@@ -307,7 +309,7 @@ func (s *scans) read(ctx context.Context, realm *Realm, from uint64) (*scanChunk
 }
 
 func (p passenger) answer(r passResult) {
-	p.feed.shard.Post(TaskFunc(func() { p.feed.land(p.ticket, r) }))
+	p.shard.Post(TaskFunc(func() { p.feed.land(p.ticket, r) }))
 }
 
 func (s *scans) remember(c *scanChunk) {

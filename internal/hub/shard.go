@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/carillon-rt/carillon"
@@ -20,13 +21,19 @@ type Shard struct {
 
 	// Owned by the shard's goroutine.
 	now      time.Time
+	members  members
+	branches map[carillon.OrgID]*branch
+	nobody   *branch // of members that have no organization yet
 	wheel    wheel
+	moments  moments
 	mail     mail
 	places   []place // per partition: every notice up to here has been handled
 	before   []place // the places of the turn before
-	feeds    []*Feed // per partition: head of the list of feeds
+	feeds    table[Feed]
 	catching []*Feed // behind, at the shard's place, not yet allowed to be live
 	due      dueList
+	tickets  uint64     // of feeds that waited for a pass
+	busies   []*busy    // spare
 	pool     [][]uint64 // spare queues of feeds
 	asides   []*aside   // and of their ephemeral events
 	stats    Stats
@@ -43,18 +50,8 @@ func (s *Shard) ID() int { return s.id }
 // Now is the time of the current turn.
 func (s *Shard) Now() time.Time { return s.now }
 
-// SetTimer sets t to call owner at deadline, instead of whatever it was set to.
-func (s *Shard) SetTimer(t *Timer, owner TimerOwner, deadline time.Time) {
-	if t.slot != 0 && t.deadline.Equal(deadline) {
-		return
-	}
-	s.wheel.remove(t)
-	t.owner, t.deadline = owner, deadline
-	s.wheel.add(t)
-}
-
-// StopTimer unsets t.
-func (s *Shard) StopTimer(t *Timer) { s.wheel.remove(t) }
+// Elapsed is how long after the shard was made that is, by the monotonic clock.
+func (s *Shard) Elapsed() time.Duration { return s.now.Sub(s.wheel.begin) }
 
 func (s *Shard) run(ctx context.Context) {
 	const asLongAsItTakes = -1
@@ -66,16 +63,17 @@ func (s *Shard) run(ctx context.Context) {
 		if !s.box.sleep() {
 			continue
 		}
+		wait := time.Duration(asLongAsItTakes)
 		if s.wheel.count > 0 {
-			s.poller.Wait(s.wheel.untilTick(s.now))
-		} else {
-			s.poller.Wait(asLongAsItTakes)
+			wait = s.wheel.untilTick(s.now)
 		}
+		s.poller.Wait(s.moments.until(wait))
 	}
 }
 
 // turn handles the mail, the timers, what the sockets have, and a slice of the
-// members that have something due. It reports whether the sockets may have more.
+// members that have something due. It reports whether there may be more for the
+// next.
 func (s *Shard) turn() (more bool) {
 	s.now = time.Now()
 	// A place is read before the mailbox: whatever the tail posted up to it is
@@ -89,11 +87,12 @@ func (s *Shard) turn() (more bool) {
 	if s.box.take(&s.mail) {
 		s.handle()
 	}
-	s.wheel.advance(s.now)
+	late := s.wheel.advance(s.now)
+	s.moments.advance(s.now)
 	more = s.poller.Serve()
 	s.catch()
 	s.due.serve(turnBudget)
-	return more
+	return more || late
 }
 
 func (s *Shard) handle() {
@@ -125,9 +124,17 @@ func (s *Shard) handle() {
 // offer gives an entry to the feeds of this shard at the matched nodes.
 func (s *Shard) offer(d *Delivery, nodes []*node) {
 	for _, n := range nodes {
-		for _, sub := range n.lists[s.id] {
-			if sub.accepts(d.Entry) {
-				sub.feed.offer(d, sub)
+		l := n.on(s.id)
+		if l == nil {
+			continue
+		}
+		for i := range l.len() {
+			r := l.at(i)
+			f := s.feeds.get(r.feed())
+			if n.inbox() {
+				f.offer(s, d, nil)
+			} else if sub := f.sub(r.sub()); sub.accepts(d.Entry) {
+				f.offer(s, d, sub)
 			}
 		}
 	}
@@ -141,7 +148,7 @@ func (s *Shard) readFrom(part *partition, n uint64) {
 	head := part.ring.head.Load()
 	table := part.ring.table.Load()
 	if n < table.base {
-		for f := s.feeds[part.id]; f != nil; f = f.next {
+		for f := range s.feedsOf(part) {
 			f.fallBehindFrom(s.before[part.id])
 		}
 		return
@@ -172,8 +179,15 @@ func (s *Shard) passed(part *partition, d *Delivery) {
 func (s *Shard) reset(part *partition) {
 	s.places[part.id] = *part.posted.Load()
 	s.before[part.id] = s.places[part.id]
-	for f := s.feeds[part.id]; f != nil; f = f.next {
+	for f := range s.feedsOf(part) {
 		f.reset()
+	}
+}
+
+// feedsOf goes through the feeds of a partition.
+func (s *Shard) feedsOf(part *partition) iter.Seq[*Feed] {
+	return func(yield func(*Feed) bool) {
+		s.feeds.all(func(f *Feed) bool { return f.part() != part || yield(f) })
 	}
 }
 
@@ -185,24 +199,25 @@ func (s *Shard) catch() {
 	waiting := s.catching
 	s.catching = nil
 	for _, f := range waiting {
-		f.catching = false
 		if f.closed {
 			continue
 		}
-		if s.places[f.part().id].n < f.hold || s.places[f.part().id].pos.Seq < f.seq {
+		f.busy.catching = false
+		if here := f.here(); here.n < f.busy.hold || here.pos.Seq < f.seq {
 			s.catchLater(f)
 			continue
 		}
-		f.owner.FeedDue()
+		f.m.Due()
 	}
 }
 
 // catchLater has f looked at again when the shard's place has moved.
 func (s *Shard) catchLater(f *Feed) {
-	if f.catching {
+	b := f.busy
+	if b.catching {
 		return
 	}
-	f.catching = true
+	b.catching = true
 	s.catching = append(s.catching, f)
 	part := f.part()
 	part.watch(s.id)

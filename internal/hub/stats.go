@@ -52,11 +52,7 @@ func (h *Hub) Stats(ctx context.Context) Stats {
 	for _, s := range h.shards {
 		s.Post(TaskFunc(func() {
 			st := s.stats
-			for _, f := range s.feeds {
-				for ; f != nil; f = f.next {
-					st.Feeds++
-				}
-			}
+			st.Feeds = uint64(s.feeds.count)
 			answers <- st
 		}))
 	}

@@ -9,24 +9,31 @@ import (
 	"pgregory.net/rapid"
 )
 
-// alarm notes when it fired.
+// alarm notes when it fired, and then does something.
 type alarm struct {
 	Timer
 	fired []time.Time
+	then  func()
 }
 
-func (a *alarm) Timeout(now time.Time) { a.fired = append(a.fired, now) }
+func (a *alarm) Timeout(now time.Time) {
+	a.fired = append(a.fired, now)
+	if a.then != nil {
+		a.then()
+	}
+}
 
-func (w *wheel) set(a *alarm, deadline time.Time) {
-	w.remove(&a.Timer)
-	a.owner, a.deadline = a, deadline
-	w.add(&a.Timer)
+func newWheel(begin time.Time) *wheel { return &wheel{begin: begin, members: new(members)} }
+
+func (w *wheel) setAlarm(a *alarm, deadline time.Time) {
+	a.m.owner, a.m.state = a, alone
+	w.set(&a.m, deadline)
 }
 
 func TestATimerFiresOnceWithinATickAfterItsDeadline(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		begin := time.Now()
-		w := wheel{begin: begin}
+		w := newWheel(begin)
 		now := begin
 		alarms := make([]alarm, 20)
 		type setting struct{ deadline, at time.Time }
@@ -35,16 +42,16 @@ func TestATimerFiresOnceWithinATickAfterItsDeadline(t *testing.T) {
 			a := &alarms[rapid.IntRange(0, len(alarms)-1).Draw(t, "alarm")]
 			switch rapid.IntRange(0, 3).Draw(t, "what") {
 			case 0:
-				w.remove(&a.Timer)
+				w.remove(&a.m)
 				delete(settings, a)
 				continue
 			case 1:
-				deadline := now.Add(time.Duration(rapid.Int64Range(-int64(time.Second), int64(3*time.Minute)).Draw(t, "after")))
-				w.set(a, deadline)
+				deadline := now.Add(time.Duration(rapid.Int64Range(-int64(time.Second), int64(20*time.Minute)).Draw(t, "after")))
+				w.setAlarm(a, deadline)
 				settings[a] = setting{deadline, now}
 				continue
 			}
-			now = now.Add(time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "pass")))
+			now = now.Add(time.Duration(rapid.Int64Range(0, rapid.SampledFrom([]int64{int64(time.Second), int64(time.Minute), int64(15 * time.Minute)}).Draw(t, "most")).Draw(t, "pass")))
 			w.advance(now)
 			for i := range alarms {
 				a := &alarms[i]
@@ -75,6 +82,86 @@ func stepped(t time.Time, by time.Duration) time.Time {
 	return t
 }
 
+func TestATimeoutMaySetAndStopOthers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		begin := time.Now()
+		w := newWheel(begin)
+		alarms := make([]alarm, 30)
+		set := make([]bool, len(alarms))
+		now := begin
+		for i := range alarms {
+			stop := rapid.SliceOfN(rapid.IntRange(0, len(alarms)-1), 0, 5).Draw(t, "stop")
+			again := rapid.SliceOfN(rapid.IntRange(0, len(alarms)-1), 0, 1).Draw(t, "again")
+			alarms[i].then = func() {
+				if !set[i] {
+					t.Fatalf("%d fired, and was stopped", i)
+				}
+				set[i] = false
+				for _, k := range stop {
+					w.remove(&alarms[k].m)
+					set[k] = false
+				}
+				for _, k := range again {
+					w.setAlarm(&alarms[k], now.Add(time.Hour))
+					set[k] = true
+				}
+			}
+			w.setAlarm(&alarms[i], begin.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "tick"))*wheelTick))
+			set[i] = true
+		}
+		now = begin.Add(time.Second)
+		w.advance(now)
+		left := 0
+		for i := range alarms {
+			if set[i] {
+				left++
+				if alarms[i].m.tick < 36_000 {
+					t.Fatalf("%d was due, and has not fired", i)
+				}
+			}
+		}
+		if w.count != left {
+			t.Fatalf("%d timers are linked, %d are set", w.count, left)
+		}
+	})
+}
+
+// However many are due at once, and however many wait in their slot for another
+// turn of the wheel, a turn of the shard fires a bounded number of them.
+func TestManyTimersThatAreDueTogetherFireInPieces(t *testing.T) {
+	const due = 10 * maxFired
+	begin := time.Now()
+	w := newWheel(begin)
+	alarms := make([]alarm, 2*due)
+	for i := range alarms {
+		at := begin.Add(time.Second)
+		if i%2 == 1 {
+			at = at.Add(wheelSlots * wheelTick)
+		}
+		w.setAlarm(&alarms[i], at)
+	}
+	now := begin.Add(time.Second + wheelTick)
+	for fired, more := 0, true; more; {
+		more = w.advance(now)
+		n := 0
+		for i := range alarms {
+			n += len(alarms[i].fired)
+			if i%2 == 1 && len(alarms[i].fired) > 0 {
+				t.Fatal("one fired that is not due")
+			}
+		}
+		if n-fired > maxFired {
+			t.Fatalf("%d fired in one turn", n-fired)
+		}
+		if fired = n; !more && fired != due {
+			t.Errorf("%d fired, want %d", fired, due)
+		}
+	}
+	if w.count != due {
+		t.Errorf("%d timers are left, want %d", w.count, due)
+	}
+}
+
 func TestTheWheelGoesOnWhenTheClockIsSet(t *testing.T) {
 	for _, by := range []time.Duration{time.Hour, -time.Hour} {
 		t.Run(fmt.Sprint(by), func(t *testing.T) {
@@ -83,11 +170,11 @@ func TestTheWheelGoesOnWhenTheClockIsSet(t *testing.T) {
 			if got := now(0).Round(0).Sub(begin.Round(0)); got != by || now(time.Minute).Sub(begin) != time.Minute {
 				t.Fatalf("the test sets the clock by %s, not %s", got, by)
 			}
-			w := wheel{begin: begin}
+			w := newWheel(begin)
 			var before, after alarm
-			w.set(&before, begin.Add(10*time.Second)) // set before the step, due after it
+			w.setAlarm(&before, begin.Add(10*time.Second)) // set before the step, due after it
 			w.advance(now(time.Second))
-			w.set(&after, now(time.Second).Add(20*time.Second))
+			w.setAlarm(&after, now(time.Second).Add(20*time.Second))
 			for i := time.Duration(2); i < 10; i++ {
 				w.advance(now(i * time.Second))
 			}

@@ -40,10 +40,24 @@ func TestTheEchoIsOnlyThereWhenAskedFor(t *testing.T) {
 // A client of another make gets back what it sends, however much: more than a
 // socket takes at once, more than waits for one that does not read.
 func TestTheEchoSendsEverythingBack(t *testing.T) {
-	s := startWith(t, settings(""), server.Options{DebugEcho: true})
-	c, _, err := websocket.Dial(t.Context(), s.OpsURL()+"/debug/echo", &websocket.DialOptions{HTTPClient: client(t)})
+	for name, mode := range map[string]websocket.CompressionMode{
+		"plain": websocket.CompressionDisabled, "compressed": websocket.CompressionNoContextTakeover,
+	} {
+		t.Run(name, func(t *testing.T) { echoes(t, mode) })
+	}
+}
+
+func echoes(t *testing.T, mode websocket.CompressionMode) {
+	t.Helper()
+	cfg := settings("")
+	cfg.Connection.Compression = true
+	s := startWith(t, cfg, server.Options{DebugEcho: true})
+	c, resp, err := websocket.Dial(t.Context(), s.OpsURL()+"/debug/echo", &websocket.DialOptions{HTTPClient: client(t), CompressionMode: mode})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if agreed := resp.Header.Get("Sec-Websocket-Extensions") != ""; agreed != (mode != websocket.CompressionDisabled) {
+		t.Fatalf("compression was agreed on: %t", agreed)
 	}
 	defer c.CloseNow()
 	c.SetReadLimit(-1)

@@ -78,7 +78,7 @@ var hits = map[string]hit{
 		times: 3,
 	},
 	"frame_bytes": {
-		set: func(c *config.Config) { c.Limits.FrameBytes = 1024 },
+		set: func(c *config.Config) { c.Limits.FrameBytes, c.Connection.Compression = 1024, true },
 		meet: func(t *testing.T, n *limitedNode) {
 			long := `{"type":"ping","ref":"` + strings.Repeat("x", 1024) + `"}`
 			n.frame(t, long, "too_large")
@@ -87,8 +87,11 @@ var hits = map[string]hit{
 			ws.closes(websocket.StatusMessageTooBig)
 			// A client that closes with the same code has met nothing.
 			_ = n.socket(t).Close(websocket.StatusMessageTooBig, "")
+			bomb := &limitedSocket{n.compressing(t), t}
+			bomb.send(long)
+			bomb.closes(websocket.StatusMessageTooBig)
 		},
-		times: 2,
+		times: 3,
 	},
 	"header_bytes": {
 		set: func(c *config.Config) { c.Limits.HeaderBytes = 1024 },
@@ -195,6 +198,32 @@ var hits = map[string]hit{
 			}
 		},
 		times: 2,
+	},
+	"inflating": {
+		set: func(c *config.Config) { c.Connection.Compression, c.Limits.Inflating = true, 1 },
+		meet: func(t *testing.T, n *limitedNode) {
+			long := []byte(`{"type":"ping"` + strings.Repeat(" ", 1_000_000) + `}`)
+			var all []*websocket.Conn
+			for range 4 {
+				all = append(all, n.compressing(t))
+			}
+			n.until(t, func() bool {
+				var wg sync.WaitGroup
+				for _, c := range all {
+					wg.Go(func() {
+						err := c.Write(t.Context(), websocket.MessageText, long)
+						for f := (frame{}); err == nil && f.Type != "pong"; {
+							f, err = next(t.Context(), c)
+						}
+						if err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				wg.Wait()
+				return n.limits(t)["inflating"] > 0
+			})
+		},
 	},
 	"users_per_event": {
 		set: func(c *config.Config) { c.Limits.UsersPerEvent = 1 },
@@ -377,6 +406,24 @@ var hits = map[string]hit{
 		},
 		times: 3,
 	},
+	"poll_sessions": {
+		set: func(c *config.Config) { c.Limits.PollSessions, c.Poll.Linger = 1, config.Duration(time.Minute) },
+		meet: func(t *testing.T, n *limitedNode) {
+			for _, user := range []string{"alice", "bob"} {
+				n.ask(t, http.MethodGet, "/v1/poll?wait=0", "", 200, "", "Authorization", "Bearer "+token(t, user))
+			}
+		},
+		times: 1,
+	},
+	"verified_tokens": {
+		set: func(c *config.Config) { c.Limits.VerifiedTokens = 1 },
+		meet: func(t *testing.T, n *limitedNode) {
+			for _, user := range []string{"alice", "bob"} {
+				n.ask(t, http.MethodGet, "/v1/poll?wait=0", "", 200, "", "Authorization", "Bearer "+token(t, user))
+			}
+		},
+		times: 1,
+	},
 	"history_concurrent": {
 		set: func(c *config.Config) { c.Limits.HistoryConcurrent = 1 },
 		meet: func(t *testing.T, n *limitedNode) {
@@ -549,6 +596,22 @@ func (n *limitedNode) socket(t *testing.T) *limitedSocket {
 	t.Cleanup(func() { _ = c.CloseNow() })
 	await(t, c, "caught_up")
 	return &limitedSocket{c, t}
+}
+
+// compressing is one that compresses what it sends.
+func (n *limitedNode) compressing(t *testing.T) *websocket.Conn {
+	t.Helper()
+	c, resp, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(n.PublicURL(), "http")+"/v1/ws", &websocket.DialOptions{
+		HTTPHeader: http.Header{"Authorization": {"Bearer " + token(t, "alice")}}, CompressionMode: websocket.CompressionNoContextTakeover,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Header.Get("Sec-WebSocket-Extensions") == "" {
+		t.Fatal("compression was not agreed on")
+	}
+	t.Cleanup(func() { _ = c.CloseNow() })
+	return c
 }
 
 func (s *limitedSocket) send(frames ...string) {

@@ -16,7 +16,7 @@ func closeReasons() map[wire.CloseCode]string {
 	return map[wire.CloseCode]string{
 		wire.CloseProtocol:     "protocol",
 		wire.CloseUnsupported:  "unsupported_data",
-		wire.CloseInvalidData:  "invalid_utf8",
+		wire.CloseInvalidData:  "invalid_data",
 		wire.ClosePolicy:       "too_slow",
 		wire.CloseTooBig:       "too_large",
 		wire.CloseInternal:     "internal",
@@ -45,9 +45,12 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	}
 	c := parts.core.Stats()
 	m.Connections, m.ConnectionsTotal, m.Polls = c.Active, c.Opened, c.Polls
+	m.PollsAttached, m.PollsLingering = c.Attached, c.Lingering
 	m.MessagesSent, m.MessagesReceived, m.Gaps, m.ReadingPaused = c.Sent, c.Received, c.Gaps, c.Paused
 	sockets := s.connections()
 	m.SocketsFull, m.SocketsKept = sockets.Full, sockets.Kept
+	m.Deflated, m.Inflated = telemetry.Compression(c.Deflated), telemetry.Compression(c.Inflated)
+	m.NotSmaller, m.InflateRefused = c.Plain, map[string]uint64{"too_large": c.Bombs, "not_deflate": c.Corrupt}
 	m.Latency = telemetry.Histogram{Bounds: c.LatencyBounds, Buckets: c.LatencyBuckets, Sum: c.LatencySum}
 	for code, reason := range closeReasons() {
 		m.Errors[reason] = c.Closes[code]
@@ -83,7 +86,7 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	m.AckCount, m.AckTotal = e.AckCount, time.Duration(e.AckNanosTotal)
 
 	a := parts.auth.Stats()
-	m.Refused = a.Refused
+	m.Refused, m.TokensKnown = a.Refused, a.Known
 	for _, k := range a.Keys {
 		m.TokenKeys = append(m.TokenKeys, telemetry.TokenKey{Issuer: k.Issuer, Key: k.Key, Used: k.Tokens})
 	}

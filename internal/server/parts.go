@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"time"
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/auth"
@@ -193,7 +194,7 @@ func newAuth(cfg *config.Config, dir *org.Directory, rest auth.Config) (*verifie
 		issuers = append(issuers, a)
 	}
 	l := &cfg.Limits
-	rest.Issuers, rest.Orgs, rest.MaxTokenBytes = issuers, dir, l.TokenBytes.N()
+	rest.Issuers, rest.Orgs, rest.MaxTokenBytes, rest.Verified = issuers, dir, l.TokenBytes.N(), l.VerifiedTokens
 	rest.JWKS = auth.JWKSPolicy{
 		Refresh: cfg.JWKS.Refresh.D(), MinInterval: cfg.JWKS.MinInterval.D(), MaxStale: cfg.JWKS.MaxStale.D(), Timeout: cfg.JWKS.Timeout.D(),
 		MaxBytes: l.JWKSBytes.N(), MaxKeys: l.JWKSKeys, MaxUnknown: l.JWKSUnknown, MaxWaiting: l.JWKSWaiting,
@@ -233,13 +234,31 @@ func newCore(cfg *config.Config, h *hub.Hub, ids *wire.Keyring, g *gate.Gate, v 
 	return session.NewCore(session.Config{
 		Hub: h, IDs: ids, Publisher: g, Verifier: v, Connections: v.connections, Allowed: v.allowed,
 		MaxConnections: l.ConnectionsPerNode, MaxPerAddress: l.ConnectionsPerAddress, MaxPerUser: l.ConnectionsPerUser, Full: full,
+		DeflateFrom: deflateFrom(&cfg.Connection),
 		Limits: session.Limits{
 			Subscriptions: l.SubscriptionsPerConnection, PublishesFlying: l.PublishesInFlightPerConnection,
-			OutboxBytes: l.OutboxBytes.N(), BadFrames: l.BadFramesPerMinute, BatchEvents: l.BatchEvents, PollBytes: l.HistoryBytes.N(),
+			OutboxBytes: l.OutboxBytes.N(), BadFrames: l.BadFramesPerMinute, BatchEvents: l.BatchEvents, PollBytes: l.HistoryBytes.N(), PollSessions: l.PollSessions,
+			PollGather: orNone(cfg.Poll.Gather), PollLinger: orNone(cfg.Poll.Linger),
 			MaxIdle: cfg.Connection.MaxIdle.D(), DeadAfter: cfg.Connection.DeadAfter.D(), ConnectTimeout: cfg.Connection.ConnectTimeout.D(),
 			TokenExpiring: cfg.Connection.TokenExpiring.D(), TokenSpread: cfg.Connection.TokenSpread.D(), KeepAlive: cfg.SSE.Keepalive.D(), Retry: cfg.SSE.Retry.D(),
 		},
 	})
+}
+
+// deflateFrom is how large events are that are compressed; 0: none are.
+func deflateFrom(c *config.Connection) int {
+	if !c.Compression {
+		return 0
+	}
+	return c.CompressionMin.N()
+}
+
+// orNone is a duration as the limits of a session have it, where 0 means the default.
+func orNone(d config.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d.D()
 }
 
 // NewLogger makes the node's logger from its settings.

@@ -44,7 +44,8 @@ func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) htt
 	// The WebSocket door looks at the Origin itself: it is no subject of CORS.
 	socket := ws.Handler(ws.Config{
 		Core: s.core, Auth: a, Origins: origins, Sockets: &s.sockets, Loops: s.loops,
-		FrameBytes: l.FrameBytes.N(), MessageTimeout: cfg.Connection.MessageTimeout.D(), ControlFrames: l.ControlFramesPerMinute, Logger: s.log,
+		FrameBytes: l.FrameBytes.N(), MessageTimeout: cfg.Connection.MessageTimeout.D(), ControlFrames: l.ControlFramesPerMinute,
+		Inflating: l.Inflating, Logger: s.log,
 	})
 	mux := http.NewServeMux()
 	stream := sse.Handler(sse.Config{
@@ -54,7 +55,7 @@ func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) htt
 		Core: s.core, Auth: a, WaitMax: cfg.Poll.WaitMax.D(), WaitDefault: cfg.Poll.WaitDefault.D(),
 		Page: l.HistoryPage, RequestBytes: l.RequestBytes.N(), WriteTimeout: write, Logger: s.log,
 	})
-	s.doors = map[string]http.Handler{"/v1/ws": socket, "/v1/sse": origins.CORS(stream)}
+	s.doors = map[string]http.Handler{"/v1/ws": socket, "/v1/sse": origins.CORS(stream), "/v1/poll": origins.CORS(polls)}
 	mux.Handle("/v1/sse", s.bodies.count(stream))
 	mux.Handle("/v1/poll", s.bodies.bound(polls))
 	mux.Handle("/v1/frames", s.crowd.guard(s.bodies.bound(frames.Handler(frames.Config{

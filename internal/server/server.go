@@ -74,6 +74,7 @@ type Server struct {
 	crowd     crowd
 	bodies    patience
 	memory    memoryGuard
+	garbage   collector
 	headers   listen.Headers
 	arrivals  listen.Counts
 	doors     map[string]http.Handler // that need no goroutine, by path
@@ -230,7 +231,9 @@ func (s *Server) start(ctx context.Context) (err error) {
 		return err
 	}
 	s.refreshKeys(ctx, verifier.Authenticator)
-	s.memory.limit(memoryAvailable(os.DirFS("/")), s.cfg.Limits.MemoryPercent, memoryUsed)
+	available := memoryAvailable(os.DirFS("/"))
+	s.memory.limit(available, s.cfg.Limits.MemoryPercent, memoryUsed)
+	s.garbage.start(ctx, uint64(s.cfg.Memory.Garbage), available)
 	s.gate = newGate(s.cfg, s.engine, verifier.orgs, s.memory.full)
 	s.core = newCore(s.cfg, s.hub, s.ids, s.gate, verifier, s.memory.full)
 	if err := s.followOrgs(ctx, dir); err != nil {
@@ -323,6 +326,7 @@ func (s *Server) stopAll(ctx context.Context) error {
 		s.stopKeys()
 		s.keys.Wait()
 	}
+	s.garbage.stop()
 	s.health.stopped()
 	if s.ops != nil {
 		short, cancel := context.WithTimeout(ctx, opsReserve)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -8,49 +9,88 @@ import (
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
+// elapsed is the time in milliseconds since the shard was made. It begins anew every
+// 49 days: only how far two of them are apart, which is never that much, says
+// something.
+func (s *Session) elapsed() uint32 { return uint32(s.Shard().Elapsed().Milliseconds()) }
+
+// since is how long ago that was.
+func (s *Session) since(at uint32) time.Duration {
+	return time.Duration(s.elapsed()-at) * time.Millisecond
+}
+
 // setExpiry notes when the connection ends with its principal's credential, about
 // which leeway whoever verified it has decided: some time before, so that clients
 // whose tokens were made together do not come back together.
 func (s *Session) setExpiry(p *carillon.Principal) {
-	s.expires, s.warned = p.Expires, false
-	if s.expires.IsZero() {
+	s.expires, s.warned = 0, false
+	if p.Expires.IsZero() {
 		return
 	}
-	if spread := min(s.core.Limits.TokenSpread, s.expires.Sub(s.now())/10); spread > 0 {
-		s.expires = s.expires.Add(-rand.N(spread))
+	expires := p.Expires
+	if spread := min(s.core().Limits.TokenSpread, expires.Sub(s.now())/10); spread > 0 {
+		expires = expires.Add(-rand.N(spread))
 	}
+	s.expires = tenthsAfter(s.core().began, expires)
 }
 
-// rearm sets the timer to the next of all deadlines. Sending and hearing only
-// move some of them away: the timer then fires early and is set anew.
+// lasts is how long it is until then. A token tells the time by the wall clock.
+func (s *Session) lasts() time.Duration { return max(s.ends().Sub(s.now()), 0) }
+
+func (s *Session) ends() time.Time { return s.core().began.Add(time.Duration(s.expires-1) * tenth) }
+
+// tenth is the unit of times that are far away: there is no finer alarm.
+const tenth = 100 * time.Millisecond
+
+// tenthsAfter is 1 + the tenth of a second after begin in which t lies, or the first
+// or last one.
+func tenthsAfter(begin, t time.Time) uint32 {
+	return uint32(min(max(t.Sub(begin)/tenth, 0)+1, math.MaxUint32))
+}
+
+// leaves is how long it is until leaveAt.
+func (s *Session) leaves() time.Duration {
+	return time.Duration(s.leaveAt-1)*tenth - s.Shard().Elapsed()
+}
+
+// rearm sets the alarm to the next of all deadlines. Sending and hearing only
+// move some of them away: the alarm then comes early and is set anew.
 func (s *Session) rearm() {
 	if s.closing || s.closed {
 		return
 	}
-	next := s.sentAt.Add(s.maxIdle())
-	sooner := func(t time.Time) {
-		if !t.IsZero() && t.Before(next) {
-			next = t
+	now := s.now()
+	next := s.maxIdle() - s.since(s.sentAt)
+	if a := s.active; a != nil {
+		sooner := func(t time.Time) {
+			if !t.IsZero() {
+				next = min(next, t.Sub(now))
+			}
+		}
+		sooner(a.connectBy)
+	}
+	switch leaves := s.leaves(); {
+	case s.leaveAt == 0:
+	case s.parting == untold:
+		next = min(next, leaves-s.core().Limits.notice())
+	default:
+		next = min(next, leaves)
+	}
+	if s.expires != 0 {
+		// The alarm goes by the monotonic clock, and looks at the wall clock again
+		// when it comes.
+		lasts := s.lasts()
+		if next = min(next, lasts); !s.warned {
+			next = min(next, lasts-s.core().Limits.TokenExpiring)
 		}
 	}
-	sooner(s.connectBy)
-	sooner(s.drainAt)
-	if !s.expires.IsZero() {
-		// A token tells the time by the wall clock. The timer runs by the monotonic
-		// one, and looks at the wall clock again when it fires.
-		expires := s.now().Add(s.expires.Sub(s.now()))
-		sooner(expires)
-		if !s.warned {
-			sooner(expires.Add(-s.core.Limits.TokenExpiring))
+	if s.format == WebSocket {
+		silent := s.since(s.heardAt)
+		if next = min(next, s.core().Limits.DeadAfter-silent); !s.pinged {
+			next = min(next, s.core().Limits.MaxIdle-silent)
 		}
 	}
-	if s.opt.Format == WebSocket {
-		sooner(s.heardAt.Add(s.core.Limits.DeadAfter))
-		if !s.pingedAt.After(s.heardAt) {
-			sooner(s.heardAt.Add(s.core.Limits.MaxIdle))
-		}
-	}
-	s.Shard().SetTimer(&s.timer, s, next)
+	s.Alarm(now.Add(next))
 }
 
 // Timeout does what is due by the clock. Of a session that is closing nothing is:
@@ -60,53 +100,44 @@ func (s *Session) Timeout(now time.Time) {
 		return
 	}
 	due := func(t time.Time) bool { return !t.IsZero() && !t.After(now) }
+	a, limits := s.active, &s.core().Limits
 	switch {
-	case due(s.connectBy):
-		s.send(wire.ErrorFrame(carillon.Errorf(carillon.CodeUnauthenticated, "no connect frame within %s", s.core.Limits.ConnectTimeout), nil))
+	case a != nil && due(a.connectBy):
+		s.send(wire.ErrorFrame(carillon.Errorf(carillon.CodeUnauthenticated, "no connect frame within %s", limits.ConnectTimeout), nil))
 		s.close(wire.CloseNoConnect, "no connect in time")
-	case due(s.drainAt):
-		s.close(wire.CloseDrain, "drain")
-	case due(s.expires):
+	case s.parting != untold && s.leaves() <= 0:
+		s.close(s.parting.code(), s.parting.reason())
+	case s.expires != 0 && s.lasts() == 0:
 		s.send(wire.ErrorFrame(carillon.Errorf(carillon.CodeUnauthenticated, "the token has expired; come back with a new one"), nil))
 		s.close(wire.CloseTokenExpired, "token expired")
-	case s.opt.Format == WebSocket && due(s.heardAt.Add(s.core.Limits.DeadAfter)):
-		s.core.stats.dead.Add(1)
+	case s.format == WebSocket && s.since(s.heardAt) >= limits.DeadAfter:
+		s.core().stats.dead.Add(1)
 		s.close(wire.CloseNormal, "nothing heard for too long")
 	}
 	if s.closing {
 		return
 	}
-	if !s.expires.IsZero() && !s.warned && due(s.expires.Add(-s.core.Limits.TokenExpiring)) {
+	if s.parting == untold && s.leaveAt != 0 && s.leaves() <= limits.notice() {
+		s.goaway(lifetime, now.Add(s.leaves()))
+	}
+	if s.expires != 0 && !s.warned && s.lasts() <= limits.TokenExpiring {
 		s.warned = true
-		s.send(wire.Begin("token_expiring").Int("in", int64(max(s.expires.Sub(now).Round(time.Second), 0)/time.Second)))
+		s.send(wire.Begin("token_expiring").Int("in", int64(s.lasts().Round(time.Second)/time.Second)))
 	}
-	if s.opened && due(s.sentAt.Add(s.maxIdle())) {
-		s.sentAt = now
-		if s.opt.Format == SSE {
-			s.put(wire.KeepAlive(s.ids, s.feed.Position()))
-		} else {
-			s.send(wire.Begin("heartbeat").ID("cursor", s.ids, s.feed.Position()))
+	if s.since(s.sentAt) >= s.maxIdle() {
+		s.sentAt = s.elapsed()
+		switch {
+		case !s.feed.Open():
+		case s.format == SSE:
+			s.put(wire.KeepAlive(s.ids(), s.feed.Position()))
+		default:
+			s.send(wire.Begin("heartbeat").ID("cursor", s.ids(), s.feed.Position()))
 		}
-	} else if !s.opened {
-		s.sentAt = now
 	}
-	if s.opt.Format == WebSocket && due(s.heardAt.Add(s.core.Limits.MaxIdle)) && !s.pingedAt.After(s.heardAt) {
-		s.pingedAt = now
+	if s.format == WebSocket && !s.pinged && s.since(s.heardAt) >= limits.MaxIdle {
+		s.pinged = true
 		s.put(wire.AppendControl(nil, wire.OpPing, nil))
 	}
 	s.rearm()
-}
-
-// drain says goaway and closes the session at some time within the window.
-func (s *Session) drain(window time.Duration) {
-	if s.closing || s.closed {
-		return
-	}
-	wait := time.Duration(0)
-	if window > 0 {
-		wait = rand.N(window)
-	}
-	s.send(wire.Begin("goaway").Str("reason", "drain").Int("retry_after_ms", wait.Milliseconds()))
-	s.drainAt = s.now().Add(wait)
-	s.rearm()
+	s.rest()
 }

@@ -3,25 +3,43 @@ package session
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/hub"
 )
 
-// directory knows every session and poll of the node.
+// directory counts the sessions and polls of the node. Which there are their shards
+// know.
 type directory struct {
-	mu       sync.Mutex // guards what follows
-	sessions map[string]*Session
-	polls    map[*Poll]struct{}
+	sessions atomic.Int64
+	polls    atomic.Int64 // followers
+
+	seed maphash.Seed // of the keys
+
+	mu       sync.Mutex             // guards what follows
 	places   map[carillon.OrgID]int // taken by sessions
-	users    map[userOf]int         // the same, where they are limited
+	users    map[userKey]int        // the same, where they are limited
 	reserved int                    // places of the node, taken by sessions and polls or about to be
-	addrs    map[netip.Addr]int     // the same by address, where they are limited
-	draining bool
-	window   time.Duration // of the drain
-	empty    chan struct{} // closed when draining and all are gone
+	addrs    map[addressKey]int     // the same by address, where they are limited
+	empty    chan struct{}          // closed when draining and all are gone
+}
+
+// userKey and addressKey stand for a user of an organization and for a client's
+// address: hashes of 64 bits with a secret seed, so that it is as good as certain
+// that no two of those who are here have the same.
+type (
+	userKey    uint64
+	addressKey uint64
+)
+
+func (d *directory) init() {
+	d.seed = maphash.MakeSeed()
+	d.places, d.users, d.addrs = map[carillon.OrgID]int{}, map[userKey]int{}, map[addressKey]int{}
 }
 
 // userOf is a user of an organization.
@@ -47,32 +65,37 @@ func (c *Core) Reserve(addr netip.Addr) error {
 		c.stats.limits.Add(limitNode)
 		return carillon.Unavailable(nodeRetry, nil, "this server has as many connections as it can carry; connect again later").Over(limitNode)
 	}
-	if addr = household(addr); c.MaxPerAddress > 0 && addr.IsValid() {
-		if d.addrs[addr] >= c.MaxPerAddress {
+	if key := c.addressKey(addr); key != 0 {
+		if d.addrs[key] >= c.MaxPerAddress {
 			c.stats.limits.Add(limitAddress)
 			return tooMany("your address", c.MaxPerAddress, limitAddress)
 		}
-		d.addrs[addr]++
+		d.addrs[key]++
 	}
 	d.reserved++
 	return nil
 }
 
 // Release gives back what Reserve took for the address.
-func (c *Core) Release(addr netip.Addr) {
-	c.dir.mu.Lock()
-	defer c.dir.mu.Unlock()
-	c.dir.release(addr)
-}
+func (c *Core) Release(addr netip.Addr) { c.dir.release(c.addressKey(addr)) }
 
-// release is called with d.mu held.
-func (d *directory) release(addr netip.Addr) {
+func (d *directory) release(key addressKey) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.reserved--
-	if addr = household(addr); d.addrs[addr] > 1 {
-		d.addrs[addr]--
+	if d.addrs[key] > 1 {
+		d.addrs[key]--
 		return
 	}
-	delete(d.addrs, addr)
+	delete(d.addrs, key)
+}
+
+// addressKey stands for the household of an address; 0: none that is counted.
+func (c *Core) addressKey(addr netip.Addr) addressKey {
+	if addr = household(addr); c.MaxPerAddress <= 0 || !addr.IsValid() {
+		return 0
+	}
+	return addressKey(maphash.Comparable(c.dir.seed, addr) | 1)
 }
 
 // household is what counts as one address: one of IPv4, and the /64 of one of
@@ -104,16 +127,14 @@ func (c *Core) Enter(p *carillon.Principal) (leave func(), err error) {
 	if c.Connections != nil {
 		most = c.Connections(p.Org)
 	}
-	who := userOf{p.Org, p.User}
-	d := &c.dir
+	who, d := c.userKey(p), &c.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if most > 0 && d.places[p.Org] >= most {
 		c.stats.limits.Add(limitConnections)
 		return nil, tooMany("this organization", most, limitConnections)
 	}
-	counted := c.MaxPerUser > 0 && p.User != "" // a server's key has no user
-	if counted {
+	if who != 0 {
 		if d.users[who] >= c.MaxPerUser {
 			c.stats.limits.Add(limitUser)
 			return nil, tooMany("this user", c.MaxPerUser, limitUser)
@@ -121,7 +142,31 @@ func (c *Core) Enter(p *carillon.Principal) (leave func(), err error) {
 		d.users[who]++
 	}
 	d.places[p.Org]++
-	return func() { d.leave(who, counted) }, nil
+	return func() { c.exit(p) }, nil
+}
+
+// exit gives back what Enter took.
+func (c *Core) exit(p *carillon.Principal) {
+	who, d := c.userKey(p), &c.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.places[p.Org]--; d.places[p.Org] == 0 {
+		delete(d.places, p.Org)
+	}
+	if who != 0 {
+		if d.users[who]--; d.users[who] == 0 {
+			delete(d.users, who)
+		}
+	}
+}
+
+// userKey stands for a principal's user; 0: none that is counted. A server's key has
+// none.
+func (c *Core) userKey(p *carillon.Principal) userKey {
+	if c.MaxPerUser <= 0 || p.User == "" {
+		return 0
+	}
+	return userKey(maphash.Comparable(c.dir.seed, userOf{p.Org, p.User}) | 1)
 }
 
 func tooMany(whose string, most int, limit string) error {
@@ -133,126 +178,109 @@ func tooMany(whose string, most int, limit string) error {
 	}
 }
 
-func (d *directory) leave(who userOf, counted bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.places[who.org]--; d.places[who.org] == 0 {
-		delete(d.places, who.org)
+// gone is called when a session has ended.
+func (c *Core) gone(s *Session) {
+	if s.asked.has(reserved) {
+		c.dir.release(s.address)
 	}
-	if counted {
-		if d.users[who]--; d.users[who] == 0 {
-			delete(d.users, who)
-		}
+	if c.dir.sessions.Add(-1) == 0 {
+		c.dir.ended()
 	}
 }
 
-// add takes a session in. One that comes while the node drains is told at once.
-func (d *directory) add(s *Session) {
-	d.mu.Lock()
-	d.sessions[s.id] = s
-	draining, window := d.draining, d.window
-	d.mu.Unlock()
-	if draining {
-		s.late = &window
+// pollEnded is called when a follower has ended.
+func (d *directory) pollEnded() {
+	if d.polls.Add(-1) == 0 {
+		d.ended()
 	}
 }
 
-func (d *directory) remove(s *Session) {
+// ended is called when the last of the sessions or of the polls has.
+func (d *directory) ended() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.sessions, s.id)
-	if s.opt.Reserved {
-		d.release(s.opt.Address)
-	}
-	d.check()
-}
-
-func (d *directory) addPoll(p *Poll) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.polls[p] = struct{}{}
-	if d.draining {
-		p.opt.Wait = 0
-	}
-}
-
-func (d *directory) removePoll(p *Poll) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.polls, p)
-	if p.opt.Reserved {
-		d.release(p.opt.Address)
-	}
 	d.check()
 }
 
 // check is called with d.mu held.
 func (d *directory) check() {
-	if d.empty != nil && len(d.sessions)+len(d.polls) == 0 {
+	if d.empty != nil && d.sessions.Load() == 0 && d.polls.Load() == 0 {
 		close(d.empty)
 		d.empty = nil
 	}
 }
 
-func (d *directory) drain(ctx context.Context, window time.Duration) error {
-	d.mu.Lock()
-	d.draining, d.window = true, window
-	empty := make(chan struct{})
-	d.empty = empty
-	sessions := make([]*Session, 0, len(d.sessions))
-	for _, s := range d.sessions {
-		sessions = append(sessions, s)
-	}
-	polls := make([]*Poll, 0, len(d.polls))
-	for p := range d.polls {
-		polls = append(polls, p)
-	}
-	d.check()
-	d.mu.Unlock()
-	for _, s := range sessions {
-		s.Post(func() { s.drain(window) })
-	}
-	for _, p := range polls {
-		p.Shard().Post(p.end)
-	}
-	select {
-	case <-empty:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// each calls f for every session, on its shard, some of them in each turn. Those
+// that begin meanwhile may be left out.
+func (c *Core) each(f func(*Session)) {
+	for _, shard := range c.Hub.Shards() {
+		shard.Walk(func(owner any) {
+			if s, ok := owner.(*Session); ok {
+				f(s)
+			}
+		}, nil)
 	}
 }
 
-// Draining reports whether the node takes no new sessions.
-func (c *Core) Draining() bool {
-	c.dir.mu.Lock()
-	defer c.dir.mu.Unlock()
-	return c.dir.draining
+// all are those that there are, or, if ctx ends meanwhile, none.
+func (c *Core) all(ctx context.Context) []*Session {
+	var (
+		shards = c.Hub.Shards()
+		lists  = make(chan []*Session, len(shards))
+		all    []*Session
+	)
+	for _, shard := range shards {
+		var list []*Session
+		shard.Walk(func(owner any) {
+			if s, ok := owner.(*Session); ok {
+				list = append(list, s)
+			}
+		}, func() { lists <- list })
+	}
+	for range shards {
+		select {
+		case list := <-lists:
+			all = append(all, list...)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return all
+}
+
+// whenEmpty is closed when all sessions and polls are gone.
+func (d *directory) whenEmpty() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	empty := d.empty
+	if empty == nil {
+		empty = make(chan struct{})
+		d.empty = empty
+	}
+	d.check()
+	return empty
 }
 
 // Count is how many sessions there are now.
-func (c *Core) Count() int {
-	c.dir.mu.Lock()
-	defer c.dir.mu.Unlock()
-	return len(c.dir.sessions)
-}
+func (c *Core) Count() int { return int(c.dir.sessions.Load()) }
 
 // Find calls f on the shard of the session with this connection id, with the
 // session if it is the principal's (same org and user), else with nil. It calls
 // f exactly once, possibly at once.
 func (c *Core) Find(id string, p *carillon.Principal, f func(*Session)) {
-	c.dir.mu.Lock()
-	s := c.dir.sessions[id]
-	c.dir.mu.Unlock()
-	if s == nil {
+	at, ok := c.ids.parse(id)
+	shards := c.Hub.Shards()
+	if !ok || int(at.shard) >= len(shards) {
 		f(nil)
 		return
 	}
-	s.Post(func() {
-		if s.closed || s.principal == nil || s.principal.Org != p.Org || s.principal.User != p.User {
+	shard := shards[at.shard]
+	shard.Post(hub.TaskFunc(func() {
+		s, ok := shard.Find(at.number).(*Session)
+		if !ok || s.serial != at.serial || s.closed || s.grant == nil || s.Org() != p.Org || s.principal().User != p.User {
 			f(nil)
 			return
 		}
 		f(s)
-	})
+	}))
 }

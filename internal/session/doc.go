@@ -11,11 +11,7 @@
 package session
 
 import (
-	"context"
-	"crypto/rand"
-	"encoding/base32"
-	"net/netip"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/carillon-rt/carillon"
@@ -46,10 +42,14 @@ type Limits struct {
 	DeadAfter       time.Duration // 60 s without a frame from the client: closed
 	ConnectTimeout  time.Duration // 5 s for a connect frame
 	TokenExpiring   time.Duration // 60 s before its token expires a client is told
+	MaxLifetime     time.Duration // 0: none; each connection ends up to a tenth earlier
 	TokenSpread     time.Duration // 60 s; up to so long before its token ends a connection does, and a tenth of what is left
 	KeepAlive       time.Duration // 15 s of silence on SSE: a block with the cursor
 	Retry           time.Duration // 3 s: what SSE clients are told to wait before they reconnect
 	PollBytes       int           // 1 MiB of events in one answer
+	PollGather      time.Duration // 10 ms that a poll waits for more when it has waited for an event; less than 0: it does not
+	PollLinger      time.Duration // 2 s that a poll's feed waits for the next poll; less than 0: it does not
+	PollSessions    int           // 65,536 feeds that wait so
 }
 
 func (l Limits) withDefaults() Limits {
@@ -76,6 +76,13 @@ func (l Limits) withDefaults() Limits {
 	t(&l.TokenSpread, 60*time.Second)
 	t(&l.KeepAlive, 15*time.Second)
 	t(&l.Retry, 3*time.Second)
+	n(&l.PollSessions, 65_536)
+	if l.PollGather == 0 {
+		l.PollGather = 10 * time.Millisecond
+	}
+	if l.PollLinger == 0 {
+		l.PollLinger = 2 * time.Second
+	}
 	return l
 }
 
@@ -100,6 +107,10 @@ type Config struct {
 	// how many sessions a user; 0: no limit.
 	MaxConnections, MaxPerAddress, MaxPerUser int
 
+	// DeflateFrom is how long an event's JSON is at least that is compressed for the
+	// sessions that agreed to it; 0: none is.
+	DeflateFrom int
+
 	// Full returns why the node takes no session and no poll now; nil, or a nil
 	// function: it does. It must not block.
 	Full func() error
@@ -109,33 +120,30 @@ type Config struct {
 type Core struct {
 	Config
 
-	dir   directory
-	stats counters
+	dir       directory
+	ids       connectionIDs
+	began     time.Time // by the wall clock
+	grants    grants
+	locals    []local // by shard
+	stats     counters
+	deflaters *deflaters // nil: nothing is compressed
+	lingering lingering
+	leaving   atomic.Pointer[departures] // nil: the node does not drain
 }
 
-// NewCore fills in the defaults of the limits.
+// NewCore fills in the defaults of the limits. A hub has one core, which is made
+// before it has members.
 func NewCore(c Config) *Core {
 	c.Limits = c.Limits.withDefaults()
-	core := &Core{Config: c}
+	core := &Core{Config: c, ids: newConnectionIDs(), began: time.Now().Round(0)}
 	core.stats.limits = newLimits()
-	core.dir.sessions = map[string]*Session{}
-	core.dir.places = map[carillon.OrgID]int{}
-	core.dir.users = map[userOf]int{}
-	core.dir.addrs = map[netip.Addr]int{}
-	core.dir.polls = map[*Poll]struct{}{}
+	core.deflaters = newDeflaters(c.DeflateFrom)
+	core.lingering.init(c.Limits.PollSessions, func() { core.stats.limits.Add(limitPollSessions) })
+	if c.Hub != nil {
+		core.locals = make([]local, len(c.Hub.Shards()))
+		c.Hub.SetTag(&tenant{core: core})
+	}
+	core.dir.init()
+	core.grants.init()
 	return core
-}
-
-// newConnectionID is unguessable: who knows it may act for the connection, given
-// a credential of the same user.
-func newConnectionID() string {
-	var b [20]byte
-	rand.Read(b[:]) // never fails (crypto/rand)
-	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
-}
-
-// Drain says goaway to every session and closes them spread over the window,
-// and answers every poll. It returns when all are gone or ctx ends.
-func (c *Core) Drain(ctx context.Context, window time.Duration) error {
-	return c.dir.drain(ctx, window)
 }

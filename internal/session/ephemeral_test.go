@@ -264,6 +264,8 @@ func TestAPollIsNotAnsweredWithEphemeralEvents(t *testing.T) {
 			t.Fatalf("answered with %s", got.Events)
 		}
 		n.publish("a", 3, 1)
+		time.Sleep(10 * time.Millisecond) // it gathers
+		synctest.Wait()
 		if got == nil || len(got.Events) != 1 || !bytes.Contains(got.Events[0], []byte(`"payload":3`)) {
 			t.Errorf("answered with %v", got)
 		}

@@ -30,7 +30,7 @@ func (s *Session) answerInOrder(f *wire.Frame, reply Reply) {
 
 // send puts a control frame behind what is there.
 func (s *Session) send(f *wire.Frame) {
-	if s.opt.Format == SSE {
+	if s.format == SSE {
 		s.put(f.Block())
 	} else {
 		s.put(f.Text())
@@ -41,8 +41,9 @@ func (s *Session) put(b []byte) {
 	if s.closed {
 		return
 	}
-	s.out = append(s.out, b)
-	s.outBytes += len(b)
+	a := s.act()
+	a.out = append(a.out, b)
+	a.outBytes += len(b)
 	s.Due()
 }
 
@@ -52,7 +53,7 @@ func (s *Session) Turn() {
 		return
 	}
 	s.pulled = false
-	s.opt.Conn.Ready()
+	s.conn.Ready()
 	if !s.pulled {
 		s.feed.Stuck()
 	}
@@ -67,40 +68,40 @@ func (s *Session) Pull(dst [][]byte, budget int) (_ [][]byte, last bool) {
 		return dst, false
 	}
 	s.pulled = true
-	if s.pong != nil {
-		dst, s.pong = append(dst, s.pong), nil
+	if a := s.active; a != nil && a.pong != nil {
+		dst, a.pong = append(dst, a.pong), nil
 	}
 	dst, n := s.pullOut(dst)
-	if !s.closing && s.opened {
+	if !s.closing && s.feed.Open() {
 		dst = s.pullEvents(dst, budget-n)
 	}
 	if s.closing {
 		dst, _ = s.pullOut(dst) // what was said about an end by the events
-		if s.opt.Format == WebSocket && s.closeCode != 0 {
-			dst = append(dst, wire.AppendClose(nil, s.closeCode, s.closeReason))
+		if s.format == WebSocket && s.closeCode != 0 {
+			dst = append(dst, wire.AppendClose(nil, s.closeCode, s.act().closeReason))
 		}
-		s.core.stats.closed(s.closeCode)
+		s.core().stats.closed(s.closeCode)
 		s.unpause()
 		return dst, true
 	}
 	if len(dst) > 0 {
-		s.sentAt = s.now()
+		s.sentAt = s.elapsed()
 	}
 	s.unpause()
+	s.rest()
 	return dst, false
 }
 
 // pullOut takes the answers and control frames, and says how many bytes they are.
 func (s *Session) pullOut(dst [][]byte) (_ [][]byte, n int) {
-	for _, b := range s.out {
-		n += len(b)
+	a := s.active
+	if a == nil || len(a.out) == 0 {
+		return dst, 0
 	}
-	dst = append(dst, s.out...)
-	clear(s.out)
-	s.out, s.outBytes = s.out[:0], 0
-	if cap(s.out) > 64 {
-		s.out = nil
-	}
+	n = a.outBytes
+	dst = append(dst, a.out...)
+	clear(a.out)
+	a.out, a.outBytes = a.out[:0], 0
 	return dst, n
 }
 
@@ -111,8 +112,8 @@ func (s *Session) pullEvents(dst [][]byte, budget int) [][]byte {
 	sent, ephemeral := uint64(0), uint64(0)
 	for budget > 0 && !s.closing {
 		feed, resume := &s.feed, true
-		if len(s.backfills) > 0 {
-			feed, resume = &s.backfills[0].feed, false
+		if b := s.backfilling(); b != nil {
+			feed, resume = &b.feed, false
 		}
 		item, ok := feed.Next()
 		if !ok {
@@ -121,7 +122,7 @@ func (s *Session) pullEvents(dst [][]byte, budget int) [][]byte {
 		switch {
 		case item.Delivery != nil:
 			before := len(dst)
-			dst = s.appendEvent(dst, item.Delivery, resume)
+			dst = s.appendEvent(dst, s.ids(), item.Delivery, resume)
 			for _, b := range dst[before:] {
 				budget -= len(b)
 			}
@@ -132,10 +133,10 @@ func (s *Session) pullEvents(dst [][]byte, budget int) [][]byte {
 			}
 			sent++
 		case item.Mark != nil:
-			dst, budget = s.appendFrame(dst, wire.Begin("caught_up").ID("cursor", s.ids, s.feed.Position()), budget)
+			dst, budget = s.appendFrame(dst, wire.Begin("caught_up").ID("cursor", s.ids(), s.feed.Position()), budget)
 		case item.Gap != nil:
-			s.core.stats.gaps.Add(1)
-			f := wire.Begin("gap").Str("reason", string(item.Gap.Reason)).ID("cursor", s.ids, item.Gap.Pos)
+			s.core().stats.gaps.Add(1)
+			f := wire.Begin("gap").Str("reason", string(item.Gap.Reason)).ID("cursor", s.ids(), item.Gap.Pos)
 			dst, budget = s.appendFrame(dst, f, budget)
 		case item.End:
 			s.backfilled()
@@ -148,59 +149,68 @@ func (s *Session) pullEvents(dst [][]byte, budget int) [][]byte {
 	if budget <= 0 {
 		// The socket has enough: what a pass brought is not kept meanwhile.
 		s.feed.Rest()
-		for _, b := range s.backfills {
+		if b := s.backfilling(); b != nil {
 			b.feed.Rest()
 		}
 		s.Due()
 	}
 	if sent > 0 {
-		s.core.stats.sent.Add(sent)
+		s.core().stats.sent.Add(sent)
 	}
 	if ephemeral > 0 {
-		s.core.stats.ephemeral.Add(ephemeral)
+		s.core().stats.ephemeral.Add(ephemeral)
 	}
 	if !oldest.IsZero() {
-		s.core.stats.latency.observe(s.now().Sub(oldest))
+		s.core().stats.latency.observe(s.now().Sub(oldest))
 	}
 	return dst
 }
 
 func (s *Session) appendFrame(dst [][]byte, f *wire.Frame, budget int) ([][]byte, int) {
 	b := f.Text
-	if s.opt.Format == SSE {
+	if s.format == SSE {
 		b = f.Block
 	}
 	bytes := b()
 	return append(dst, bytes), budget - len(bytes)
 }
 
-func (s *Session) appendEvent(dst [][]byte, d *hub.Delivery, resume bool) [][]byte {
+func (s *Session) appendEvent(dst [][]byte, ids *wire.IDs, d *hub.Delivery, resume bool) [][]byte {
 	switch {
-	case s.opt.Format == SSE && resume && !s.opt.Named:
+	case s.format == SSE && resume && !s.asked.has(named):
 		if b := d.Encoding(formBlock); b != nil {
 			return append(dst, b)
 		}
-		js := eventJSON(d, s.ids)
-		return append(dst, d.Remember(formBlock, wire.AppendBlock(make([]byte, 0, len(js)+48), s.ids, d.Entry, js, true, false)))
-	case s.opt.Format == SSE:
-		js := eventJSON(d, s.ids)
-		return append(dst, wire.AppendBlock(make([]byte, 0, len(js)+320), s.ids, d.Entry, js, resume, s.opt.Named))
-	case s.opt.Numbered:
-		s.number++
-		head, rest := wire.AppendNumbered(make([]byte, 10, 64), eventJSON(d, s.ids), s.number)
+		js := eventJSON(d, ids)
+		return append(dst, d.Remember(formBlock, wire.AppendBlock(make([]byte, 0, len(js)+48), ids, d.Entry, js, true, false)))
+	case s.format == SSE:
+		js := eventJSON(d, ids)
+		return append(dst, wire.AppendBlock(make([]byte, 0, len(js)+320), ids, d.Entry, js, resume, s.asked.has(named)))
+	case s.asked.has(numbered):
+		a := s.act()
+		a.number++
+		head, rest := wire.AppendNumbered(make([]byte, 10, 64), eventJSON(d, ids), a.number)
 		header := wire.AppendTextHeader(make([]byte, 0, 10), len(head)-10+len(rest))
 		copy(head[10-len(header):], header)
 		return append(dst, head[10-len(header):], rest)
 	}
+	if z := s.core().deflaters; z != nil && s.asked.has(deflate) {
+		return append(dst, z.text(d, ids))
+	}
+	return append(dst, eventText(d, ids))
+}
+
+// eventText is the event's text frame, made once for all sessions.
+func eventText(d *hub.Delivery, ids *wire.IDs) []byte {
 	if b := d.Encoding(formText); b != nil {
-		return append(dst, b)
+		return b
 	}
 	// The text frame's own encoding is kept, not the bare JSON it is made of.
 	b := make([]byte, 10, len(d.Entry.Data)+400)
-	b = wire.AppendEvent(b, s.ids, d.Entry)
+	b = wire.AppendEvent(b, ids, d.Entry)
 	header := wire.AppendTextHeader(make([]byte, 0, 10), len(b)-10)
 	copy(b[10-len(header):], header)
-	return append(dst, d.Remember(formText, b[10-len(header):]))
+	return d.Remember(formText, b[10-len(header):])
 }
 
 // eventJSON is the event's JSON, made once for all sessions.
@@ -216,11 +226,14 @@ func (s *Session) close(code wire.CloseCode, reason string) {
 	if s.closing || s.closed {
 		return
 	}
-	s.closing, s.closeCode, s.closeReason = true, code, reason
-	for _, w := range s.frames {
+	s.closing, s.closeCode = true, code
+	s.StopAlarm()
+	a := s.act()
+	a.closeReason = reason
+	for _, w := range a.frames {
 		s.answer(wire.ErrorFrame(carillon.Errorf(carillon.CodeGone, "the connection is closing"), w.frame.Ref), w.reply)
 	}
-	s.frames = nil
+	a.frames = nil
 	s.Due()
 	s.unpause()
 }
@@ -235,23 +248,23 @@ func (s *Session) Gone() {
 		return
 	}
 	s.closed, s.closing = true, true
-	s.Shard().StopTimer(&s.timer)
+	if s.entered {
+		s.core().exit(s.principal())
+	}
+	s.core().grants.drop(s.grant)
 	s.feed.Close()
-	for _, b := range s.backfills {
-		b.feed.Close()
-	}
-	if s.realm != nil {
-		s.core.Hub.Leave(s.realm)
-	}
-	for _, w := range append(s.unanswered, s.frames...) {
-		if w.reply != nil {
-			w.reply(wire.ErrorFrame(carillon.Errorf(carillon.CodeGone, "the connection is closed"), w.frame.Ref))
+	if a := s.active; a != nil {
+		for _, b := range a.backfills {
+			b.feed.Close()
+		}
+		for _, w := range append(a.unanswered, a.frames...) {
+			if w.reply != nil {
+				w.reply(wire.ErrorFrame(carillon.Errorf(carillon.CodeGone, "the connection is closed"), w.frame.Ref))
+			}
 		}
 	}
-	s.subs, s.backfills, s.out, s.frames, s.unanswered = nil, nil, nil, nil, nil
-	if s.leave != nil {
-		s.leave()
-	}
-	s.core.dir.remove(s)
+	s.Leave()
+	s.core().gone(s)
 	s.unpause()
+	s.dropActive()
 }

@@ -2,7 +2,6 @@ package session
 
 import (
 	"github.com/carillon-rt/carillon"
-	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
@@ -18,35 +17,15 @@ func (c *Core) allowed(p *carillon.Principal) error {
 // is asked when the conversation begins, so that nobody slips through. Safe from
 // anywhere.
 func (c *Core) Revoke(org carillon.OrgID) {
-	c.dir.mu.Lock()
-	sessions := make([]*Session, 0, len(c.dir.sessions))
-	for _, s := range c.dir.sessions {
-		sessions = append(sessions, s)
-	}
-	polls := make([]*Poll, 0, len(c.dir.polls))
-	for p := range c.dir.polls {
-		if p.opt.Principal.Org == org {
-			polls = append(polls, p)
-		}
-	}
-	c.dir.mu.Unlock()
-	for _, s := range sessions {
-		s.Post(func() { s.revoke(org) })
-	}
-	for _, p := range polls {
-		p.Shard().Post(hub.TaskFunc(func() {
-			if err := c.allowed(p.opt.Principal); err != nil && !p.done {
-				p.fail(err)
-			}
-		}))
-	}
+	c.each(func(s *Session) { s.revoke(org) })
+	c.eachFollower(func(f *follower) { f.revoke(org) })
 }
 
 func (s *Session) revoke(org carillon.OrgID) {
-	if s.principal == nil || s.principal.Org != org {
+	if s.grant == nil || s.Org() != org || s.closing || s.closed {
 		return
 	}
-	if err := s.core.allowed(s.principal); err != nil && !s.closing && !s.closed {
+	if err := s.core().allowed(s.principal()); err != nil {
 		s.send(wire.ErrorFrame(err, nil))
 		s.close(wire.CloseForbidden, "not allowed any more")
 	}

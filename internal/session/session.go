@@ -52,59 +52,56 @@ type Options struct {
 	Head      []byte              // goes out before everything: the answer to a handshake
 }
 
-// Session is one client's conversation. All methods but New, ID and Post are for
-// its shard's goroutine.
+// Session is one client's conversation. All methods but New and Post are for its
+// shard's goroutine. Most sessions are idle, and there may be a million of them:
+// what only the others need is in active.
 type Session struct {
 	hub.Member
-	timer hub.Timer
-	feed  hub.Feed
+	feed hub.Feed
 
-	core *Core
-	id   string
-	opt  Options
+	conn    Conn
+	grant   *grant     // nil: it is not known who it is for
+	active  *active    // nil: nothing goes on
+	address addressKey // of which it has a place; 0: none
 
-	principal *carillon.Principal
-	leave     func() // gives its place back; nil: it has none
-	realm     *hub.Realm
-	ids       *wire.IDs
+	serial          uint32 // see connectionID
+	expires         uint32 // 1 + the tenth of a second, since the core was made, in which its token does, or somewhat before; 0: never
+	leaveAt         uint32 // 1 + the tenth of a second, since the shard was made, in which it is to go; 0: it may stay
+	sentAt, heardAt uint32 // see elapsed
 
-	subs       []*subscription
-	backfills  []*backfill
-	startGap   *carillon.Gap
+	closeCode  wire.CloseCode
+	parting    parting // what its client knows about the end
+	format     Format
+	asked      asked
+	entered    bool // it has a place of its organization, as from Enter
 	subscribed bool // the first subscribe has happened
-	opened     bool // the feed is
 	pulled     bool // in this turn
-
-	out      [][]byte // answers and control frames, in order
-	outBytes int
-	pong     []byte // only the newest
-	number   uint64
-
-	frames   []waitingFrame // behind one that has not taken effect yet
-	pending  bool           // a frame waits for its completion
-	flying   int            // publishes
-	paused   []func()       // readers to resume
-	badSince time.Time
-	bad      int
-
-	sentAt, heardAt, pingedAt time.Time
-	expires                   time.Time
-	warned                    bool
-	drainAt                   time.Time
-	connectBy                 time.Time
-	late                      *time.Duration // it came while the node drained: the window
-	unanswered                []waitingFrame // a frame that waits for its completion
-
-	closing     bool // nothing more is taken in; what is in out still goes
-	closed      bool
-	closeCode   wire.CloseCode
-	closeReason string
+	warned     bool // that its token expires
+	pinged     bool // since it was last heard
+	closing    bool // nothing more is taken in; what is in out still goes
+	closed     bool
 }
 
-// subscription is one (pattern, subject) of a session.
-type subscription struct {
-	hub.Sub
-	text string // the pattern as the client wrote it
+// asked is which of Options a session goes on to need, in one byte.
+type asked uint8
+
+const (
+	numbered asked = 1 << iota
+	deflate
+	named
+	stream   // it has subscribed at once
+	reserved // it has a place of the node
+)
+
+func (a asked) has(what asked) bool { return a&what != 0 }
+
+func (o *Options) asked() (a asked) {
+	for i, on := range []bool{o.Numbered, o.Deflate, o.Named, o.Subscribe, o.Reserved} {
+		if on {
+			a |= 1 << i
+		}
+	}
+	return a
 }
 
 type waitingFrame struct {
@@ -119,148 +116,161 @@ type Reply func(frame *wire.Frame)
 // waits for a connect frame.
 func (c *Core) New(opt Options) *Session {
 	shard := c.Hub.Shard()
-	s := c.made(shard, opt)
-	shard.Post(hub.TaskFunc(s.open))
+	s := c.made(shard, &opt)
+	shard.Post(hub.TaskFunc(func() { s.open(&opt) }))
 	return s
 }
 
 // NewOn is New for the goroutine of the shard on which the session is to live: it
 // has begun when NewOn returns. Conn.Ready is not called before that.
 func (c *Core) NewOn(shard *hub.Shard, opt Options) *Session {
-	s := c.made(shard, opt)
-	s.open()
+	s := c.made(shard, &opt)
+	s.open(&opt)
 	return s
 }
 
-func (c *Core) made(shard *hub.Shard, opt Options) *Session {
-	s := &Session{core: c, id: newConnectionID(), opt: opt, leave: opt.Leave}
-	shard.Join(&s.Member, "", s)
-	c.dir.add(s)
+func (c *Core) made(shard *hub.Shard, opt *Options) *Session {
+	s := &Session{conn: opt.Conn, format: opt.Format, asked: opt.asked()}
+	if s.asked.has(reserved) {
+		s.address = c.addressKey(opt.Address)
+	}
+	shard.Join(&s.Member, s)
+	c.dir.sessions.Add(1)
 	c.stats.opened.Add(1)
 	return s
 }
 
-// ID is the connection id. Safe from anywhere.
-func (s *Session) ID() string { return s.id }
+// ID is the connection id.
+func (s *Session) ID() string {
+	return s.core().ids.text(connectionID{shard: uint8(s.Shard().ID()), number: s.Number(), serial: s.serial})
+}
 
 // Post runs f on the session's shard. Safe from anywhere.
 func (s *Session) Post(f func()) { s.Shard().Post(hub.TaskFunc(f)) }
 
 func (s *Session) now() time.Time { return s.Shard().Now() }
 
-func (s *Session) open() {
+func (s *Session) open(opt *Options) {
 	if s.closed {
+		if opt.Leave != nil {
+			opt.Leave()
+		}
 		return
 	}
-	s.sentAt, s.heardAt = s.now(), s.now()
-	if len(s.opt.Head) > 0 {
-		s.put(s.opt.Head)
+	l := s.local()
+	l.serial++
+	s.serial = l.serial
+	s.Number() // so that who walks finds it
+	s.sentAt, s.heardAt = s.elapsed(), s.elapsed()
+	s.setLifetime()
+	if len(opt.Head) > 0 {
+		s.put(opt.Head)
 	}
 	switch {
-	case s.opt.Refuse != nil:
-		s.send(wire.ErrorFrame(s.opt.Refuse, nil))
+	case opt.Refuse != nil:
+		s.send(wire.ErrorFrame(opt.Refuse, nil))
 		s.close(wire.CloseBadToken, "the credential was refused")
-	case s.opt.Principal != nil:
-		s.admit(s.opt.Principal, s.opt.After, nil, nil)
+	case opt.Principal != nil:
+		s.admit(opt.Principal, opt, nil, nil)
 	default:
-		s.connectBy = s.now().Add(s.core.Limits.ConnectTimeout)
+		a := s.act()
+		a.after, a.connectBy = opt.After, s.now().Add(s.core().Limits.ConnectTimeout)
 		s.rearm()
 	}
-	if s.late != nil {
-		s.drain(*s.late)
+	if d := s.core().leaving.Load(); d != nil {
+		s.drain(d.late(s.now()))
 	}
 }
 
 // admit begins the conversation proper: the session knows who it is for. ref is
 // that of a connect frame.
-func (s *Session) admit(p *carillon.Principal, after string, ref []byte, reply Reply) {
-	if err := s.core.allowed(p); err != nil {
+func (s *Session) admit(p *carillon.Principal, opt *Options, ref []byte, reply Reply) {
+	leave := opt.Leave
+	if err := s.core().allowed(p); err != nil {
+		if leave != nil {
+			leave()
+		}
 		s.answer(wire.ErrorFrame(err, ref), reply)
 		s.close(wire.CloseForbidden, "not allowed any more")
 		return
 	}
-	if s.leave == nil {
-		leave, err := s.core.Enter(p)
-		if err != nil {
+	if leave == nil {
+		if _, err := s.core().Enter(p); err != nil {
 			s.answer(wire.ErrorFrame(err, ref), reply)
 			s.close(wire.CloseRateLimited, "too many connections")
 			return
 		}
-		s.leave = leave
 	}
-	s.principal = p
-	s.connectBy = time.Time{}
-	s.setExpiry(p)
-	s.SetOrg(p.Org)
-	s.realm = s.core.Hub.Enter(p.Org)
-	s.ids = s.core.IDs.Org(p.Org)
-	cursor, err := s.ids.ParseCursor(after)
+	s.entered = true
+	s.known(p)
+	cursor, err := s.core().enter(&s.Member, p.Org).ParseCursor(opt.After)
 	if err != nil { // in a handshake unreadable text is a reset, never an error
 		cursor = carillon.Cursor{Kind: carillon.CursorForeign}
 	}
-	s.pending = true
-	s.Shard().Resolve(s.realm, cursor, func(start hub.Start, err error) {
+	a := s.act()
+	a.connectBy, a.after = time.Time{}, ""
+	a.pending, a.principal = true, p
+	patterns := opt.Patterns
+	s.Shard().Resolve(s.Realm(), cursor, func(start hub.Start, err error) {
 		if s.closed {
 			return
 		}
-		s.pending = false
+		s.act().pending = false
 		if err != nil {
 			s.answer(wire.ErrorFrame(logError(err), ref), reply)
 			s.close(wire.CloseOverloaded, "the log does not answer")
 			return
 		}
-		s.welcome(start, cursor.Kind == carillon.CursorNone, ref, reply)
+		s.welcome(start, cursor.Kind == carillon.CursorNone, patterns, ref, reply)
 		s.next()
 	})
 }
 
-func (s *Session) welcome(start hub.Start, live bool, ref []byte, reply Reply) {
-	s.Shard().Open(&s.feed, s.realm, s, start.Pos)
+// ids are those of the session's organization.
+func (s *Session) ids() *wire.IDs { return s.tenant().ids }
+
+func (s *Session) core() *Core { return s.tenant().core }
+
+func (s *Session) tenant() *tenant { return s.Tag().(*tenant) } // the core has set it
+
+func (s *Session) welcome(start hub.Start, live bool, patterns []carillon.Pattern, ref []byte, reply Reply) {
+	a, ids := s.act(), s.ids()
+	user := a.principal.User
+	s.Shard().Open(&s.feed, &s.Member, start.Pos)
+	s.feed.For(user)
 	s.feed.Listen()
-	s.opened = true
-	s.startGap = start.Gap
-	if s.opt.Format == SSE {
-		s.put(wire.Priming(s.core.Limits.Retry, s.ids, start.Pos))
+	a.startGap, a.principal = start.Gap, nil
+	if s.format == SSE {
+		s.put(wire.Priming(s.core().Limits.Retry, ids, start.Pos))
 	}
 	w := wire.Begin("welcome").
-		Str("connection_id", s.id).
-		Str("org", string(s.principal.Org)).
-		Str("user", s.principal.User).
-		ID("cursor", s.ids, start.Pos).
+		Str("connection_id", s.ID()).
+		Str("org", string(s.Org())).
+		Str("user", user).
+		ID("cursor", ids, start.Pos).
 		Int("max_idle_ms", s.maxIdle().Milliseconds()).
 		Str("server_time", wire.FormatTime(s.now())).
 		Raw("ref", ref)
 	s.answer(w, reply)
 	switch {
-	case s.opt.Subscribe:
-		s.subscribe(&wire.ClientFrame{Type: "subscribe", Patterns: texts(s.opt.Patterns), List: true}, nil)
+	case s.asked.has(stream):
+		all := make([]string, len(patterns))
+		for i, p := range patterns {
+			all[i] = string(p)
+		}
+		s.subscribe(&wire.ClientFrame{Type: "subscribe", Patterns: all, List: true}, nil)
 	case live:
-		s.begin()
+		s.feed.OpenInbox()
 		s.feed.Release()
 	}
 	s.rearm()
 }
 
-func texts(patterns []carillon.Pattern) []string {
-	all := make([]string, len(patterns))
-	for i, p := range patterns {
-		all[i] = string(p)
-	}
-	return all
-}
-
-// begin lets the inbox follow from where the feed stands.
-func (s *Session) begin() {
-	if s.principal.User != "" {
-		_ = s.feed.Add(hub.NewInbox(s.principal.User), s.feed.Seq()) // an inbox is never refused
-	}
-}
-
 func (s *Session) maxIdle() time.Duration {
-	if s.opt.Format == SSE {
-		return s.core.Limits.KeepAlive
+	if s.format == SSE {
+		return s.core().Limits.KeepAlive
 	}
-	return s.core.Limits.MaxIdle
+	return s.core().Limits.MaxIdle
 }
 
 // Message is what a client sent, read but not yet acted on.
@@ -285,7 +295,7 @@ func (s *Session) Read(raw []byte) Message {
 }
 
 func (s *Session) parse(raw []byte) Message {
-	frame, err := s.core.ParseFrame(raw)
+	frame, err := s.core().ParseFrame(raw)
 	return Message{frame: frame, err: err}
 }
 
@@ -303,8 +313,8 @@ func (c *Core) ParseFrame(raw []byte) (*wire.ClientFrame, error) {
 // goroutine, when the next may be read: at once, or when the session can take
 // more.
 func (s *Session) Receive(m Message, resume func()) {
-	s.heardAt = s.now()
-	s.core.stats.received.Add(1)
+	s.Heard()
+	s.core().stats.received.Add(1)
 	if s.closed || s.closing {
 		resume()
 		return
@@ -325,30 +335,33 @@ func (s *Session) Receive(m Message, resume func()) {
 const maxWaitingFrames = 16
 
 func (s *Session) full() bool {
-	return !s.closing && (len(s.frames) >= maxWaitingFrames || s.flying >= s.core.Limits.PublishesFlying || s.outBytes > s.core.Limits.OutboxBytes)
+	a := s.active
+	return !s.closing && a != nil && (len(a.frames) >= maxWaitingFrames || a.flying >= s.core().Limits.PublishesFlying || a.outBytes > s.core().Limits.OutboxBytes)
 }
 
 func (s *Session) pause(resume func()) {
 	if !s.closed && s.full() {
-		s.core.stats.paused.Add(1)
-		if s.flying >= s.core.Limits.PublishesFlying {
-			s.core.stats.limits.Add(limitPublishesFlying)
+		a := s.active
+		s.core().stats.paused.Add(1)
+		if a.flying >= s.core().Limits.PublishesFlying {
+			s.core().stats.limits.Add(limitPublishesFlying)
 		}
-		if s.outBytes > s.core.Limits.OutboxBytes {
-			s.core.stats.limits.Add(limitOutboxBytes)
+		if a.outBytes > s.core().Limits.OutboxBytes {
+			s.core().stats.limits.Add(limitOutboxBytes)
 		}
-		s.paused = append(s.paused, resume)
+		a.paused = append(a.paused, resume)
 		return
 	}
 	resume()
 }
 
 func (s *Session) unpause() {
-	if len(s.paused) == 0 || !s.closed && s.full() {
+	a := s.active
+	if a == nil || len(a.paused) == 0 || !s.closed && s.full() {
 		return
 	}
-	waiting := s.paused
-	s.paused = nil
+	waiting := a.paused
+	a.paused = nil
 	for _, resume := range waiting {
 		resume()
 	}
@@ -356,24 +369,25 @@ func (s *Session) unpause() {
 
 // badFrame counts a frame that made no sense, and closes when there are too many.
 func (s *Session) badFrame() {
-	s.core.stats.bad.Add(1)
-	if s.now().Sub(s.badSince) > time.Minute {
-		s.badSince, s.bad = s.now(), 0
+	s.core().stats.bad.Add(1)
+	a := s.act()
+	if s.now().Sub(a.badSince) > time.Minute {
+		a.badSince, a.bad = s.now(), 0
 	}
-	if s.bad++; s.bad > s.core.Limits.BadFrames {
-		s.core.stats.limits.Add(limitBadFrames)
+	if a.bad++; a.bad > s.core().Limits.BadFrames {
+		s.core().stats.limits.Add(limitBadFrames)
 		s.close(wire.CloseBadFrames, "too many bad frames")
 	}
 }
 
 // Heard notes that the client is there: it answered a ping.
-func (s *Session) Heard() { s.heardAt = s.now() }
+func (s *Session) Heard() { s.heardAt, s.pinged = s.elapsed(), false }
 
 // Pong answers a WebSocket ping; an older answer not yet sent is forgotten.
 func (s *Session) Pong(payload []byte) {
-	s.heardAt = s.now()
+	s.Heard()
 	if !s.closing {
-		s.pong = wire.AppendControl(nil, wire.OpPong, payload)
+		s.act().pong = wire.AppendControl(nil, wire.OpPong, payload)
 		s.Due()
 	}
 }
@@ -381,12 +395,12 @@ func (s *Session) Pong(payload []byte) {
 // Handle does what a frame asks. Frames take effect in the order given; while
 // one waits for its completion only publishes go on.
 func (s *Session) Handle(f *wire.ClientFrame, reply Reply) {
-	if f.Type == "publish" && s.opened {
+	if f.Type == "publish" && s.feed.Open() {
 		s.publish(f, reply)
 		return
 	}
-	if s.pending || len(s.frames) > 0 {
-		s.frames = append(s.frames, waitingFrame{f, reply})
+	if s.waits() {
+		s.active.frames = append(s.active.frames, waitingFrame{f, reply})
 		return
 	}
 	s.do(f, reply)
@@ -394,9 +408,9 @@ func (s *Session) Handle(f *wire.ClientFrame, reply Reply) {
 
 // next goes on with the frames that waited.
 func (s *Session) next() {
-	for !s.pending && !s.closed && len(s.frames) > 0 {
-		w := s.frames[0]
-		s.frames = s.frames[1:]
+	for a := s.active; a != nil && !a.pending && !s.closed && len(a.frames) > 0; a = s.active {
+		w := a.frames[0]
+		a.frames = a.frames[1:]
 		s.do(w.frame, w.reply)
 	}
 	s.unpause()
@@ -408,7 +422,7 @@ func (s *Session) do(f *wire.ClientFrame, reply Reply) {
 		fail(carillon.Errorf(carillon.CodeGone, "the connection is closing"))
 		return
 	}
-	if s.principal == nil && f.Type != "connect" {
+	if s.grant == nil && f.Type != "connect" {
 		fail(carillon.Errorf(carillon.CodeUnauthenticated, "the first frame is connect, with a token"))
 		s.close(wire.CloseBadToken, "the first frame is connect")
 		return
@@ -430,7 +444,7 @@ func (s *Session) do(f *wire.ClientFrame, reply Reply) {
 }
 
 func (s *Session) connect(f *wire.ClientFrame, reply Reply) {
-	if s.principal != nil {
+	if s.grant != nil {
 		s.answer(wire.ErrorFrame(carillon.BadRequest("the connection is authenticated already; use refresh for a new token"), f.Ref), reply)
 		return
 	}
@@ -442,11 +456,11 @@ func (s *Session) connect(f *wire.ClientFrame, reply Reply) {
 			s.close(closeFor(err))
 			return
 		}
-		after := f.After
+		opt := Options{After: f.After}
 		if !f.HasAfter {
-			after = s.opt.After
+			opt.After = s.act().after
 		}
-		s.admit(p, after, f.Ref, reply)
+		s.admit(p, &opt, f.Ref, reply)
 		s.next()
 	})
 }
@@ -462,16 +476,17 @@ func closeFor(err error) (wire.CloseCode, string) {
 
 // await makes the frames that follow wait for the completion of this one.
 func (s *Session) await(f *wire.ClientFrame, reply Reply) {
-	s.pending = true
-	s.unanswered = append(s.unanswered, waitingFrame{f, reply})
+	a := s.act()
+	a.pending = true
+	a.unanswered = append(a.unanswered, waitingFrame{f, reply})
 }
 
 // completed ends await.
-func (s *Session) completed() { s.pending, s.unanswered = false, nil }
+func (s *Session) completed() { s.active.pending, s.active.unanswered = false, nil }
 
 // verify calls done on the shard, unless the session is gone by then.
 func (s *Session) verify(token string, done func(*carillon.Principal, error)) {
-	s.core.Verifier.Verify(token, func(p *carillon.Principal, err error) {
+	s.core().Verifier.Verify(token, func(p *carillon.Principal, err error) {
 		s.Post(func() {
 			if !s.closed {
 				done(p, err)
@@ -487,14 +502,13 @@ func (s *Session) refresh(f *wire.ClientFrame, reply Reply) {
 		switch {
 		case err != nil:
 			s.answer(wire.ErrorFrame(err, f.Ref), reply)
-		case p.Org != s.principal.Org || p.User != s.principal.User:
+		case p.Org != s.Org() || p.User != s.feed.User():
 			s.answer(wire.ErrorFrame(carillon.Errorf(carillon.CodeForbidden, "a new token is for the same org and user; open another connection for another one"), f.Ref), reply)
 		default:
-			s.principal = p
-			s.setExpiry(p)
+			s.known(p)
 			r := wire.Begin("refreshed").Raw("ref", f.Ref)
-			if !s.expires.IsZero() {
-				r.Int("expires_in", int64(max(s.expires.Sub(s.now()), 0)/time.Second))
+			if s.expires != 0 {
+				r.Int("expires_in", int64(s.lasts()/time.Second))
 			}
 			s.answer(r, reply)
 			s.reauthorize()
@@ -506,23 +520,26 @@ func (s *Session) refresh(f *wire.ClientFrame, reply Reply) {
 
 // reauthorize ends what the current token no longer covers.
 func (s *Session) reauthorize() {
-	for _, sub := range append([]*subscription(nil), s.subs...) {
-		if !match.MaySubscribe(s.principal, sub.Pattern) {
+	p := s.principal()
+	for sub := range s.feed.Subs {
+		if !match.MaySubscribe(p, sub.Pattern()) {
 			s.drop(sub)
-			s.send(wire.Begin("unsubscribed").Str("pattern", sub.text).Str("subject", sub.Subject).Str("reason", "forbidden"))
+			s.send(wire.Begin("unsubscribed").Str("pattern", spelled(sub)).Str("subject", sub.Subject()).Str("reason", "forbidden"))
 		}
 	}
 }
 
 func (s *Session) publish(f *wire.ClientFrame, reply Reply) {
-	s.flying++
-	s.core.Publisher.Submit(s.principal, f.Drafts, func(receipts []carillon.Receipt, err error) {
+	s.act().flying++
+	s.core().Publisher.Submit(s.principal(), f.Drafts, func(receipts []carillon.Receipt, err error) {
 		s.Post(func() {
-			s.flying--
+			if s.active != nil { // it is not closed
+				s.active.flying--
+			}
 			if err != nil {
 				s.answer(wire.ErrorFrame(err, f.Ref), reply)
 			} else {
-				s.answer(wire.Begin("published").Raw("events", wire.AppendReceipts(nil, s.ids, receipts)).Raw("ref", f.Ref), reply)
+				s.answer(wire.Begin("published").Raw("events", wire.AppendReceipts(nil, s.ids(), receipts)).Raw("ref", f.Ref), reply)
 			}
 			s.unpause()
 		})

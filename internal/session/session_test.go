@@ -352,7 +352,7 @@ func TestDrainSaysGoawayAndClosesSpreadOverTheWindow(t *testing.T) {
 			want(t, c.take(t), "welcome")
 		}
 		done := make(chan error)
-		go func() { done <- n.core.Drain(t.Context(), 10*time.Second) }()
+		go func() { done <- n.core.Drain(t.Context(), 10*time.Second, 0) }()
 		for range 110 {
 			time.Sleep(100 * time.Millisecond)
 			for _, c := range clients {

@@ -20,9 +20,6 @@ type backfill struct {
 	active bool
 }
 
-// FeedDue is told by the session's feeds.
-func (s *Session) FeedDue() { s.Due() }
-
 // subscribe answers subscribed, then sees to it that exactly one caught_up comes
 // when what is in the log now has been sent.
 func (s *Session) subscribe(f *wire.ClientFrame, reply Reply) {
@@ -39,19 +36,23 @@ func (s *Session) subscribe(f *wire.ClientFrame, reply Reply) {
 	}
 	if !f.HasAfter {
 		if s.subscribed || !s.feed.Held() {
-			s.subscribeAt(f, reply, wanted, hub.Start{Pos: s.Shard().Head(s.realm)}, false)
+			s.subscribeAt(f, reply, wanted, hub.Start{Pos: s.Shard().Head(s.Realm())}, false)
 			return
 		}
-		s.subscribeAt(f, reply, wanted, hub.Start{Pos: s.feed.Position(), Gap: s.startGap}, false)
+		start := hub.Start{Pos: s.feed.Position()}
+		if s.active != nil {
+			start.Gap = s.active.startGap
+		}
+		s.subscribeAt(f, reply, wanted, start, false)
 		return
 	}
-	cursor, err := s.ids.ParseCursor(f.After)
+	cursor, err := s.ids().ParseCursor(f.After)
 	if err != nil {
 		fail(err)
 		return
 	}
 	s.await(f, reply)
-	s.Shard().Resolve(s.realm, cursor, func(start hub.Start, err error) {
+	s.Shard().Resolve(s.Realm(), cursor, func(start hub.Start, err error) {
 		if s.closed {
 			return
 		}
@@ -65,86 +66,95 @@ func (s *Session) subscribe(f *wire.ClientFrame, reply Reply) {
 	})
 }
 
+// wish is a pattern of a subscribe frame.
+type wish struct {
+	pattern carillon.Pattern
+	alias   bool // it was written with **
+}
+
+// spelled is a subscription's pattern as the client wrote it.
+func spelled(sub *hub.Sub) string {
+	p := string(sub.Pattern())
+	if sub.Alias {
+		p = p[:len(p)-1] + "**"
+	}
+	return p
+}
+
 // wanted checks a subscribe frame as a whole: it is accepted or refused whole.
-func (s *Session) wanted(f *wire.ClientFrame, subject string) ([]*subscription, error) {
-	var wanted []*subscription
-	added := 0
+func (s *Session) wanted(f *wire.ClientFrame, subject string) ([]wish, error) {
+	wanted := make([]wish, 0, len(f.Patterns))
+	added, have, p := 0, s.feed.Count(), s.principal()
 	for _, text := range f.Patterns {
-		p, err := carillon.ParsePattern(text)
+		pattern, err := carillon.ParsePattern(text)
 		if err != nil {
 			return nil, err
 		}
-		if !match.MaySubscribe(s.principal, p) {
+		if !match.MaySubscribe(p, pattern) {
 			return nil, carillon.Errorf(carillon.CodeForbidden, "the token does not cover the pattern %q", text)
 		}
-		if slices.ContainsFunc(wanted, func(o *subscription) bool { return o.Pattern == p }) {
+		if slices.ContainsFunc(wanted, func(o wish) bool { return o.pattern == pattern }) {
 			continue
 		}
-		if s.find(p, subject) == nil {
+		if s.feed.Find(pattern, subject) == nil {
 			added++
 		}
-		wanted = append(wanted, &subscription{Sub: hub.Sub{Pattern: p, Subject: subject, Overflow: f.Overflow}, text: text})
+		wanted = append(wanted, wish{pattern: pattern, alias: string(pattern) != text})
 	}
-	if len(s.subs)+added > s.core.Limits.Subscriptions {
-		s.core.stats.limits.Add(limitSubscriptions)
-		return nil, carillon.Errorf(carillon.CodeQuotaExceeded, "a connection has at most %d subscriptions; this one has %d", s.core.Limits.Subscriptions, len(s.subs)).Over(limitSubscriptions)
+	if most := s.core().Limits.Subscriptions; have+added > most {
+		s.core().stats.limits.Add(limitSubscriptions)
+		return nil, carillon.Errorf(carillon.CodeQuotaExceeded, "a connection has at most %d subscriptions; this one has %d", most, have).Over(limitSubscriptions)
 	}
 	return wanted, nil
 }
 
-func (s *Session) find(p carillon.Pattern, subject string) *subscription {
-	for _, sub := range s.subs {
-		if sub.Pattern == p && sub.Subject == subject {
-			return sub
-		}
-	}
-	return nil
-}
-
-func (s *Session) subscribeAt(f *wire.ClientFrame, reply Reply, wanted []*subscription, start hub.Start, explicit bool) {
-	first := !s.subscribed && s.feed.Held() && len(s.backfills) == 0
-	target := s.Shard().Head(s.realm).Seq
+func (s *Session) subscribeAt(f *wire.ClientFrame, reply Reply, wanted []wish, start hub.Start, explicit bool) {
+	first := !s.subscribed && s.feed.Held() && s.backfilling() == nil
+	target := s.Shard().Head(s.Realm()).Seq
 	here := s.feed.Seq()
 	back := explicit && start.Pos.Seq < here
 	began := max(start.Pos.Seq, here)
 	if first && !explicit {
 		began = start.Pos.Seq
 	}
-	var added, standing []*subscription
-	var subs []*hub.Sub
+	var added, standing []*hub.Sub
 	for _, w := range wanted {
-		if old := s.find(w.Pattern, w.Subject); old != nil {
+		if old := s.feed.Find(w.pattern, f.Subject); old != nil {
 			standing = append(standing, old)
 			continue
 		}
-		if err := s.feed.Add(&w.Sub, began); err != nil {
+		sub, err := s.feed.Add(w.pattern, f.Subject, f.Overflow, began)
+		if err != nil {
 			for _, a := range added {
 				s.drop(a)
 			}
 			s.answer(wire.ErrorFrame(err, f.Ref), reply)
-			if s.opt.Subscribe && !s.subscribed { // a stream that could only be silent
+			if s.asked.has(stream) && !s.subscribed { // a stream that could only be silent
 				s.close(wire.CloseRateLimited, "the subscription was refused")
 			}
 			return
 		}
-		s.subs = append(s.subs, w)
-		added = append(added, w)
-		subs = append(subs, &w.Sub)
+		sub.Alias = w.alias
+		added = append(added, sub)
 	}
+	subs := added
 	for _, old := range standing {
-		s.feed.SetOverflow(&old.Sub, f.Overflow)
+		s.feed.SetOverflow(old, f.Overflow)
 	}
 	if explicit {
 		// They begin anew: up to here a backfill or nothing, from here on as before.
 		for _, old := range standing {
-			s.feed.Restart(&old.Sub, began)
-			subs = append(subs, &old.Sub)
+			s.feed.Restart(old, began)
 		}
+		subs = append(subs, standing...)
 	}
 	repeated := len(wanted) > 0 && len(added) == 0
 	gap := start.Gap
-	if first && explicit && s.startGap != nil && gap == nil {
-		gap = s.startGap
+	if a := s.active; a != nil {
+		if first && explicit && gap == nil {
+			gap = a.startGap
+		}
+		a.startGap = nil
 	}
 	answer := wire.Begin("subscribed")
 	if f.List {
@@ -152,13 +162,12 @@ func (s *Session) subscribeAt(f *wire.ClientFrame, reply Reply, wanted []*subscr
 	} else {
 		answer.Str("pattern", f.Patterns[0])
 	}
-	answer.Str("subject", f.Subject).ID("cursor", s.ids, start.Pos).True("backfill", back && len(subs) > 0).
-		Gap("gap", s.ids, gap).Raw("ref", f.Ref)
+	answer.Str("subject", f.Subject).ID("cursor", s.ids(), start.Pos).True("backfill", back && len(subs) > 0).
+		Gap("gap", s.ids(), gap).Raw("ref", f.Ref)
 	s.answerInOrder(answer, reply)
-	s.startGap = nil
 	if first {
 		s.subscribed = true
-		s.begin()
+		s.feed.OpenInbox()
 	}
 	switch {
 	case back && len(subs) > 0:
@@ -167,7 +176,7 @@ func (s *Session) subscribeAt(f *wire.ClientFrame, reply Reply, wanted []*subscr
 	default:
 		s.feed.Mark(target, f)
 	}
-	if first && len(s.backfills) == 0 {
+	if first && s.backfilling() == nil {
 		s.feed.Release()
 	}
 }
@@ -176,17 +185,19 @@ func (s *Session) subscribeAt(f *wire.ClientFrame, reply Reply, wanted []*subscr
 // connection's own feed stands still.
 func (s *Session) backfill(b *backfill) {
 	s.feed.Hold()
-	s.Shard().Open(&b.feed, s.realm, s, b.start)
-	s.backfills = append(s.backfills, b)
+	s.Shard().Open(&b.feed, &s.Member, b.start)
+	a := s.act()
+	a.backfills = append(a.backfills, b)
 	s.activate()
 }
 
 func (s *Session) activate() {
-	if len(s.backfills) == 0 {
+	b := s.backfilling()
+	if b == nil {
 		s.feed.Release()
 		return
 	}
-	if b := s.backfills[0]; !b.active {
+	if !b.active {
 		b.active = true
 		b.feed.Backfill(&s.feed, b.subs)
 	}
@@ -194,8 +205,8 @@ func (s *Session) activate() {
 
 // backfilled ends the backfill that runs.
 func (s *Session) backfilled() {
-	b := s.backfills[0]
-	s.backfills = s.backfills[1:]
+	b := s.backfilling()
+	s.active.backfills = s.active.backfills[1:]
 	b.feed.Close()
 	s.feed.Mark(b.target, b.caught)
 	s.activate()
@@ -207,7 +218,7 @@ func (s *Session) unsubscribe(f *wire.ClientFrame, reply Reply) {
 		s.answer(wire.ErrorFrame(err, f.Ref), reply)
 		return
 	}
-	sub := s.find(p, f.Subject)
+	sub := s.feed.Find(p, f.Subject)
 	if sub == nil {
 		s.answer(wire.ErrorFrame(carillon.Errorf(carillon.CodeNotFound, "there is no subscription to %q with this subject", f.Patterns[0]), f.Ref), reply)
 		return
@@ -217,13 +228,14 @@ func (s *Session) unsubscribe(f *wire.ClientFrame, reply Reply) {
 }
 
 // drop ends a subscription everywhere.
-func (s *Session) drop(sub *subscription) {
-	s.feed.Remove(&sub.Sub)
-	s.subs = slices.DeleteFunc(s.subs, func(o *subscription) bool { return o == sub })
-	for _, b := range s.backfills {
-		b.subs = slices.DeleteFunc(b.subs, func(o *hub.Sub) bool { return o == &sub.Sub })
-		if b.active {
-			b.feed.Forget(sub.Pattern, sub.Subject)
+func (s *Session) drop(sub *hub.Sub) {
+	if s.active != nil {
+		for _, b := range s.active.backfills {
+			b.subs = slices.DeleteFunc(b.subs, func(o *hub.Sub) bool { return o == sub })
+			if b.active {
+				b.feed.Forget(sub)
+			}
 		}
 	}
+	s.feed.Remove(sub)
 }

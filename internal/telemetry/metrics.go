@@ -47,11 +47,23 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	e.gauge("ws_connections_active", "Connections that stay, WebSocket and SSE, now.", float64(s.Connections))
 	e.counter("ws_connections_total", "Connections that stay, since the start.", s.ConnectionsTotal)
 	e.counter("carillon_polls_total", "Polls, long or not.", s.Polls)
+	e.counter("carillon_polls_attached_total", "Polls that went on with the feed of the one before.", s.PollsAttached)
+	e.gauge("carillon_polls_lingering", "Feeds of polls that wait for the next, now.", float64(s.PollsLingering))
 	e.counter("ws_messages_sent_total", "Events sent to clients.", s.MessagesSent)
 	e.counter("ws_messages_received_total", "Frames received from clients.", s.MessagesReceived)
 	e.milliseconds("ws_message_latency_ms", "From an event's acceptance until it is written to a client, in milliseconds.", s.Latency)
 	for reason, n := range s.Errors {
 		e.counter("ws_errors_total", "Connections that ended badly, and frames that made no sense, by reason.", n, "reason", reason)
+	}
+	e.counter("carillon_deflated_total", "Events compressed, each once for all connections that want it.", s.Deflated.Count)
+	e.counter("carillon_deflated_bytes_total", "Their bytes, plain and as they are sent.", s.Deflated.Bytes, "form", "plain")
+	e.counter("carillon_deflated_bytes_total", "Their bytes, plain and as they are sent.", s.Deflated.Sent, "form", "deflated")
+	e.counter("carillon_deflated_not_smaller_total", "Events sent plainly because compression did not make them smaller.", s.NotSmaller)
+	e.counter("carillon_inflated_total", "Compressed messages of clients.", s.Inflated.Count)
+	e.counter("carillon_inflated_bytes_total", "Their bytes, plain and as they came.", s.Inflated.Bytes, "form", "plain")
+	e.counter("carillon_inflated_bytes_total", "Their bytes, plain and as they came.", s.Inflated.Sent, "form", "deflated")
+	for reason, n := range s.InflateRefused {
+		e.counter("carillon_inflate_refused_total", "Compressed messages refused: inflated they are too large, or they are no deflate data.", n, "reason", reason)
 	}
 	e.counter("carillon_gaps_total", "Gap notices sent to clients.", s.Gaps)
 	e.gauge("carillon_sockets_full", "Connections whose socket takes no more until the client does, now.", float64(s.SocketsFull))
@@ -105,6 +117,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	e.summary("carillon_engine_ack_seconds", "From an append until it is acknowledged.", s.AckCount, s.AckTotal)
 
 	e.counter("carillon_credentials_refused_total", "Tokens, keys and tickets that were refused.", s.Refused)
+	e.counter("carillon_tokens_known_total", "Tokens that had been verified before.", s.TokensKnown)
 	for _, k := range s.TokenKeys {
 		e.counter("carillon_token_key_used_total", "Tokens verified with a key of an issuer, by its place among the secrets or its thumbprint.", k.Used, "issuer", k.Issuer, "key", k.Key)
 	}

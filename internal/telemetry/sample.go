@@ -15,14 +15,20 @@ type Sample struct {
 	Connections      int // now
 	ConnectionsTotal uint64
 	Polls            uint64
+	PollsAttached    uint64 // of them, to the feed of the one before
+	PollsLingering   int    // feeds that wait for the next, now
 	MessagesSent     uint64
 	MessagesReceived uint64
 	Latency          Histogram
 	Errors           map[string]uint64 // connections that ended badly, and frames that made no sense
 	Gaps             uint64
 	ReadingPaused    uint64
-	SocketsFull      int   // now
-	SocketsKept      int64 // now
+	Deflated         Compression       // events
+	NotSmaller       uint64            // events that compression did not make smaller
+	Inflated         Compression       // messages of clients
+	InflateRefused   map[string]uint64 // by reason
+	SocketsFull      int               // now
+	SocketsKept      int64             // now
 
 	// Of the way from the log to the clients.
 	RingBytes, RingEntries    uint64 // now
@@ -62,9 +68,10 @@ type Sample struct {
 	AckTotal                time.Duration
 
 	// Of the credentials.
-	Refused   uint64
-	TokenKeys []TokenKey
-	KeySets   []KeySet
+	Refused     uint64
+	TokensKnown uint64 // that had been verified before
+	TokenKeys   []TokenKey
+	KeySets     []KeySet
 
 	// Of HTTP.
 	Requests []Requests
@@ -72,6 +79,10 @@ type Sample struct {
 	// Limits counts how often each limit was met, by its name.
 	Limits map[string]uint64
 }
+
+// Compression is how many messages were compressed, and their bytes as they are
+// and as they are sent.
+type Compression struct{ Count, Bytes, Sent uint64 }
 
 // TokenKey is how many tokens a key of an issuer verified.
 type TokenKey struct {

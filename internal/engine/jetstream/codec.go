@@ -215,7 +215,8 @@ type decoder struct {
 	shared    map[string]string
 }
 
-// maxShared bounds a decoder's shared strings; past it they start anew.
+// maxShared bounds a decoder's shared strings; past it a new one takes the place
+// of any other.
 const maxShared = 4096
 
 func (d *decoder) share(s string) string {
@@ -225,8 +226,14 @@ func (d *decoder) share(s string) string {
 	if have, ok := d.shared[s]; ok {
 		return have
 	}
-	if d.shared == nil || len(d.shared) >= maxShared {
+	if d.shared == nil {
 		d.shared = make(map[string]string)
+	}
+	if len(d.shared) >= maxShared {
+		for other := range d.shared { // begins anywhere
+			delete(d.shared, other)
+			break
+		}
 	}
 	s = strings.Clone(s) // not the whole header block
 	d.shared[s] = s

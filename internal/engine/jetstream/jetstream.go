@@ -96,7 +96,8 @@ func (p *partition) raise(pos carillon.Position) {
 		if head != nil && head.Seq >= pos.Seq {
 			return
 		}
-		if p.head.CompareAndSwap(head, &pos) {
+		next := pos // on the heap only where it counts: the tail and the committer both come here
+		if p.head.CompareAndSwap(head, &next) {
 			return
 		}
 	}

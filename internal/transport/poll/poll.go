@@ -12,6 +12,7 @@ import (
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/loop"
 	"github.com/carillon-rt/carillon/internal/session"
 	"github.com/carillon-rt/carillon/internal/transport"
@@ -84,7 +85,8 @@ func Handler(cfg Config) http.Handler {
 	return h
 }
 
-// ServeHTTP answers one poll, and waits for what it waits for.
+// ServeHTTP answers one poll, and waits for what it waits for. On a loop it returns
+// at once, and the answer comes later.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := h.serve(w, r); err != nil {
 		transport.Problem(w, r, h.Logger, err)
@@ -108,6 +110,10 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	opt.Reserved, opt.Address = true, addr
+	if x := front.Of(w); x != nil {
+		h.hold(x, r, opt)
+		return nil
+	}
 	answers := make(chan session.PollAnswer, 1)
 	p := h.Core.Poll(opt, func(a session.PollAnswer) { answers <- a })
 	select {
@@ -115,7 +121,11 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 		if a.Err != nil {
 			return a.Err
 		}
-		h.answer(w, r, opt, a)
+		if status, body := h.answer(w.Header(), formOf(r, opt), a); body == nil {
+			w.WriteHeader(status)
+		} else {
+			answer.Write(w, status, body, h.WriteTimeout)
+		}
 	case <-r.Context().Done():
 		p.Cancel()
 	}
@@ -203,21 +213,34 @@ func (h *handler) beyond(limit int, err error) error {
 	return err
 }
 
-// answer is the same as that of history.
-func (h *handler) answer(w http.ResponseWriter, r *http.Request, opt session.PollOptions, a session.PollAnswer) {
-	header := w.Header()
+// form is what a request says of how it is answered.
+type form struct {
+	encoding string
+	tagged   bool     // the answer has a tag
+	has      []string // If-None-Match, then
+}
+
+func formOf(r *http.Request, opt session.PollOptions) form {
+	f := form{encoding: answer.Encoding(r.Header), tagged: opt.Wait == 0 && r.Method != http.MethodPost}
+	if f.tagged {
+		f.has = r.Header["If-None-Match"]
+	}
+	return f
+}
+
+// answer is the same as that of history. Without a body there is only the header.
+func (h *handler) answer(header http.Header, f form, a session.PollAnswer) (status int, body []byte) {
 	transport.Answers(header, transport.NoStore)
 	header.Set("Vary", "Authorization, Cookie, Origin, Accept, Accept-Encoding")
-	if opt.Wait == 0 && r.Method != http.MethodPost {
+	if f.tagged {
 		tag := `"` + a.Cursor + `"`
 		header.Set("ETag", tag)
-		if len(a.Events) == 0 && a.Gap == nil && !a.More && answer.Has(r.Header, tag) {
-			w.WriteHeader(http.StatusNotModified)
-			return
+		if len(a.Events) == 0 && a.Gap == nil && !a.More && len(f.has) > 0 && answer.Has(http.Header{"If-None-Match": f.has}, tag) {
+			return http.StatusNotModified, nil
 		}
 	}
 	header.Set("Content-Type", answer.JSON)
-	answer.Write(w, http.StatusOK, h.compressor.Compress(r.Header, header, appendAnswer(a)), h.WriteTimeout)
+	return http.StatusOK, h.compressor.CompressAs(f.encoding, header, appendAnswer(a))
 }
 
 func appendAnswer(a session.PollAnswer) []byte {

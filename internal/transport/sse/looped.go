@@ -13,7 +13,7 @@ type looped struct {
 	loop.Link
 
 	session *session.Session // nil until it begins
-	timer   session.Timer
+	timer   *session.Timer   // nil: it is not set
 	chatted int
 }
 
@@ -46,11 +46,7 @@ func (t *looped) Now() time.Time { return t.session.Shard().Now() }
 
 // Alarm is called by the link.
 func (t *looped) Alarm(at time.Time) {
-	if at.IsZero() {
-		t.session.Shard().StopTimer(&t.timer)
-	} else {
-		t.session.Shard().SetTimer(&t.timer, t, at)
-	}
+	t.timer = t.session.Shard().Rearm(t.timer, t, at)
 }
 
 // Timeout is called by the shard.

@@ -30,8 +30,9 @@ type Ask struct {
 	way way
 }
 
-// way is how a client reaches a node: in the clear over HTTP/1.1, or else.
-type way struct{ tls, h2 bool }
+// way is how a client reaches a node: in the clear over HTTP/1.1 and plainly, or
+// else.
+type way struct{ tls, h2, deflate bool }
 
 // over makes a door of clients that take another way.
 func over(w way, open func(testing.TB, *Node, Ask) (Client, error)) func(testing.TB, *Node, Ask) (Client, error) {
@@ -77,6 +78,8 @@ type Door struct {
 var Doors = []Door{
 	{"WebSocket", true, openWebSocket},
 	{"WebSocket over TLS", true, over(way{tls: true}, openWebSocket)},
+	{"WebSocket, compressed", true, over(way{deflate: true}, openWebSocket)},
+	{"WebSocket over TLS, compressed", true, over(way{tls: true, deflate: true}, openWebSocket)},
 	{"SSE over HTTP/1.1", true, openSSE},
 	{"SSE over HTTP/2", true, over(way{h2: true}, openSSE)},
 	{"SSE over HTTP/1.1 and TLS", true, over(way{tls: true}, openSSE)},
@@ -169,9 +172,11 @@ func (n *Node) Dial(t testing.TB, ask Ask, header http.Header) (*Socket, error) 
 		}
 	}
 	header.Del("Sec-WebSocket-Protocol")
-	conn, resp, err := websocket.Dial(n.ctx, n.url(ask.way.tls, "/v1/ws?"+ask.query().Encode()), &websocket.DialOptions{
-		HTTPHeader: header, Subprotocols: offered, HTTPClient: n.httpClient(t, ask.way, ask.Narrow),
-	})
+	opt := websocket.DialOptions{HTTPHeader: header, Subprotocols: offered, HTTPClient: n.httpClient(t, ask.way, ask.Narrow)}
+	if ask.way.deflate {
+		opt.CompressionMode, opt.CompressionThreshold = websocket.CompressionNoContextTakeover, 1
+	}
+	conn, resp, err := websocket.Dial(n.ctx, n.url(ask.way.tls, "/v1/ws?"+ask.query().Encode()), &opt)
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 			return nil, refused(resp)

@@ -352,7 +352,7 @@ func TestADrainSaysGoaway(t *testing.T) {
 		c := open(t, n, door, a)
 		want(t, c, n.Publish(t, "acme", "orders.paid", 1, 1)[0])
 		drained := make(chan error, 1)
-		go func() { drained <- n.Core.Drain(t.Context(), 0) }()
+		go func() { drained <- n.Core.Drain(t.Context(), 0, 0) }()
 		if door.Stream {
 			if m := next(t, c, "goaway"); m.Type != "goaway" || m.Reason != "drain" || m.RetryAfterMS == nil {
 				t.Fatalf("got %+v, want goaway", m)
@@ -394,7 +394,7 @@ func TestADrainAnswersPolls(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := n.Core.Drain(t.Context(), 0); err != nil {
+	if err := n.Core.Drain(t.Context(), 0, 0); err != nil {
 		t.Fatal(err)
 	}
 	if body := <-answers; !strings.Contains(body, `"cursor":`) && !strings.Contains(body, `"unavailable"`) {
@@ -411,7 +411,7 @@ func TestASlowReaderMissesNothing(t *testing.T) {
 		slow := open(t, n, door, a)
 		a.Narrow = false
 		fast := open(t, n, door, a)
-		data := []byte(`"` + strings.Repeat("x", size) + `"`)
+		data := []byte(`"` + noise(size) + `"`)
 		var ids []string
 		for range events / 50 {
 			drafts := make([]carillon.Draft, 50)
@@ -441,7 +441,7 @@ func TestAStalledReaderIsCutAndResumes(t *testing.T) {
 		n := transporttest.New(t, transporttest.Config{WriteTimeout: time.Second, Hub: hub.Config{RingBytes: 1 << 20}})
 		a := ask{Token: n.Token(t, "acme", "alice"), Patterns: []string{"orders.>"}, Narrow: true}
 		c := open(t, n, door, a)
-		draft := carillon.Draft{Type: "orders.paid", Data: []byte(`"` + strings.Repeat("x", 100_000) + `"`)}
+		draft := carillon.Draft{Type: "orders.paid", Data: []byte(`"` + noise(100_000) + `"`)}
 		var ids []string
 		for range 100 {
 			ids = append(ids, n.PublishDrafts(t, "acme", draft)...)

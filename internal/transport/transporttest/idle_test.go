@@ -17,8 +17,9 @@ import (
 func BenchmarkIdleConnection(b *testing.B) {
 	const handshake = " HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 	for name, request := range map[string]string{
-		"WebSocket": "GET /v1/ws?token=%s" + handshake,
-		"SSE":       "GET /v1/sse?pattern=orders.>&token=%s HTTP/1.1\r\nHost: x\r\n\r\n",
+		"WebSocket":             "GET /v1/ws?token=%s" + handshake,
+		"WebSocket, compressed": "GET /v1/ws?token=%s" + strings.Replace(handshake, "\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n", 1),
+		"SSE":                   "GET /v1/sse?pattern=orders.>&token=%s HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		b.Run(name, func(b *testing.B) {
 			const connections = 2000

@@ -45,9 +45,11 @@ type Config struct {
 	Hub           hub.Config
 	FrameBytes    int
 	ControlFrames int
+	DeflateFrom   int // bytes of an event that is compressed for who wants it; 0: of any size, negative: none is
 	Origins       []string
 
 	MaxConnections int
+	Allowed        func(*carillon.Principal) error // as session.Config has it
 
 	WriteTimeout time.Duration
 	Portable     bool // without event loops
@@ -79,6 +81,9 @@ type Node struct {
 // New starts a node and stops it with the test.
 func New(t testing.TB, cfg Config) *Node {
 	t.Helper()
+	if cfg.DeflateFrom == 0 {
+		cfg.DeflateFrom = 1
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	n := &Node{
@@ -92,8 +97,8 @@ func New(t testing.TB, cfg Config) *Node {
 	must(t, err)
 	authn, err := auth.New(auth.Config{
 		Issuers: []auth.Issuer{{Secrets: [][]byte{n.secret}, Any: true}},
-		Orgs:    orgs,
-		Now:     func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
+		Orgs:    orgs, Verified: 1000,
+		Now: func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
 	})
 	must(t, err)
 	cfg.Hub.Engine = n.Engine
@@ -101,7 +106,7 @@ func New(t testing.TB, cfg Config) *Node {
 	n.hub = hub.New(cfg.Hub)
 	must(t, n.hub.Start(ctx))
 	n.Gate = gate.New(gate.Config{Open: n.Engine.Open, Signals: n.Engine.Signals, Orgs: orgs})
-	n.Core = session.NewCore(session.Config{Hub: n.hub, IDs: n.IDs, Publisher: n.Gate, Verifier: verifier{authn}, Limits: cfg.Limits, MaxConnections: cfg.MaxConnections})
+	n.Core = session.NewCore(session.Config{Hub: n.hub, IDs: n.IDs, Publisher: n.Gate, Verifier: verifier{authn}, Limits: cfg.Limits, MaxConnections: cfg.MaxConnections, Allowed: cfg.Allowed, DeflateFrom: cfg.DeflateFrom})
 	origins := auth.NewOrigins(cfg.Origins)
 	mux := http.NewServeMux()
 	n.doors = map[string]http.Handler{}
@@ -111,7 +116,7 @@ func New(t testing.TB, cfg Config) *Node {
 	mux.Handle("/v1/sse", n.door("/v1/sse", sse.Handler(sse.Config{
 		Core: n.Core, Auth: authn, Origins: origins, Sockets: n.sockets, Loops: n.loops, WriteTimeout: cfg.WriteTimeout,
 	})))
-	mux.Handle("/v1/poll", poll.Handler(poll.Config{Core: n.Core, Auth: authn, Origins: origins}))
+	mux.Handle("/v1/poll", n.door("/v1/poll", poll.Handler(poll.Config{Core: n.Core, Auth: authn, Origins: origins})))
 	mux.Handle("/v1/frames", frames.Handler(frames.Config{Core: n.Core, Auth: authn, Origins: origins}))
 	n.addr = n.serve(t, mux, nil)
 	secure, roots := certificate(t)
@@ -145,9 +150,12 @@ func loops(t testing.TB, cfg *Config) (all []*loop.Loop) {
 // serve opens a port, as a server does, over TLS if there are settings for it.
 func (n *Node) serve(t testing.TB, h http.Handler, secure *tls.Config) (addr string) {
 	t.Helper()
-	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	raw, err := lc.Listen(n.ctx, "tcp", "127.0.0.1:0")
 	must(t, err)
 	addr = raw.Addr().String()
+	n.sockets.Prepare(raw)
 	var l net.Listener
 	if secure == nil && len(n.loops) > 0 {
 		f, ok := front.New(raw, front.Config{Loops: n.loops, Shards: n.hub.Shards(), Sockets: n.sockets, Doors: n.doors, HeaderTimeout: patience})
@@ -201,7 +209,7 @@ func (n *Node) Stop(t testing.TB) {
 		return
 	}
 	n.stopped = true
-	must(t, n.Core.Drain(n.ctx, 0))
+	must(t, n.Core.Drain(n.ctx, 0, 0))
 	must(t, n.sockets.Close(n.ctx))
 	for _, l := range n.loops {
 		must(t, l.Close(n.ctx))
@@ -245,6 +253,9 @@ func (n *Node) url(secure bool, path string) string {
 
 // Addr is where the node listens.
 func (n *Node) Addr() string { return n.addr }
+
+// Portable reports whether it has no loops.
+func (n *Node) Portable() bool { return len(n.loops) == 0 }
 
 // Secure is where it listens over TLS, for a client with these settings.
 func (n *Node) Secure() (addr string, settings *tls.Config) {

@@ -114,7 +114,7 @@ func TestFramesLookAsInTheVectors(t *testing.T) {
 	until("welcome", "connection_id org user cursor max_idle_ms server_time")
 	until("token_expiring", "in")
 	drained := make(chan error, 1)
-	go func() { drained <- n.Core.Drain(t.Context(), 0) }()
+	go func() { drained <- n.Core.Drain(t.Context(), 0, 0) }()
 	until("goaway", "reason retry_after_ms")
 	if err := <-drained; err != nil {
 		t.Fatal(err)

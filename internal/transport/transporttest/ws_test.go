@@ -1,7 +1,6 @@
 package transporttest_test
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -373,21 +372,24 @@ func TestTheCloseHandshake(t *testing.T) {
 // raw opens a WebSocket below any library.
 func raw(t *testing.T, n *transporttest.Node) net.Conn {
 	t.Helper()
-	return rawAt(t, n, "ws://"+n.Addr(), nil)
+	return rawAt(t, n, ws.Dialer{}, "ws://"+n.Addr())
 }
 
 func rawOverTLS(t *testing.T, n *transporttest.Node) net.Conn {
 	t.Helper()
 	addr, settings := n.Secure()
-	return rawAt(t, n, "wss://"+addr, settings)
+	return rawAt(t, n, ws.Dialer{TLSConfig: settings}, "wss://"+addr)
 }
 
-func rawAt(t *testing.T, n *transporttest.Node, url string, secure *tls.Config) net.Conn {
+func rawAt(t *testing.T, n *transporttest.Node, d ws.Dialer, url string) net.Conn {
 	t.Helper()
-	d := ws.Dialer{Header: ws.HandshakeHeaderHTTP{"Authorization": {"Bearer " + n.Token(t, "acme", "alice")}}, TLSConfig: secure}
-	conn, buf, _, err := d.Dial(t.Context(), url+"/v1/ws")
+	d.Header = ws.HandshakeHeaderHTTP{"Authorization": {"Bearer " + n.Token(t, "acme", "alice")}}
+	conn, buf, agreed, err := d.Dial(t.Context(), url+"/v1/ws")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(agreed.Extensions) != len(d.Extensions) {
+		t.Fatalf("of the extensions offered %v were agreed on", agreed.Extensions)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	if buf != nil {
@@ -486,23 +488,30 @@ func TestWhatBreaksRFC6455IsClosedWithItsCode(t *testing.T) {
 				} else if _, err := conn.Write(row.bytes); err != nil {
 					t.Fatal(err)
 				}
-				seen := map[string]bool{}
-				for row.code != 0 || len(seen) < 2 {
-					h, payload := readFrame(t, conn)
-					switch {
-					case h.OpCode == ws.OpClose:
-						if code := int(payload[0])<<8 | int(payload[1]); code != row.code {
-							t.Fatalf("closed with %d, want %d", code, row.code)
-						}
-						if _, err := ws.ReadHeader(conn); !errors.Is(err, io.EOF) {
-							t.Fatalf("after the close: %v, want the end", err)
-						}
-						return
-					case h.OpCode == ws.OpPong && string(payload) == "hi", h.OpCode == ws.OpText && strings.HasPrefix(string(payload), `{"type":"pong"`):
-						seen[fmt.Sprint(h.OpCode)] = true
-					}
-				}
+				answers(t, conn, row.code)
 			})
+		}
+	}
+}
+
+// answers expects a close frame with a code, and the end; with 0 the pong to a ping
+// of "hi" and a pong.
+func answers(t *testing.T, conn net.Conn, want int) {
+	t.Helper()
+	seen := map[string]bool{}
+	for want != 0 || len(seen) < 2 {
+		h, payload := readFrame(t, conn)
+		switch {
+		case h.OpCode == ws.OpClose:
+			if code := int(payload[0])<<8 | int(payload[1]); code != want {
+				t.Fatalf("closed with %d, want %d", code, want)
+			}
+			if _, err := ws.ReadHeader(conn); !errors.Is(err, io.EOF) {
+				t.Fatalf("after the close: %v, want the end", err)
+			}
+			return
+		case h.OpCode == ws.OpPong && string(payload) == "hi", h.OpCode == ws.OpText && strings.HasPrefix(string(payload), `{"type":"pong"`):
+			seen[fmt.Sprint(h.OpCode)] = true
 		}
 	}
 }

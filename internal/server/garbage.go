@@ -1,0 +1,99 @@
+package server
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"time"
+)
+
+const (
+	paceEvery = time.Second     // between two looks
+	paceLooks = 3               // a load counts that is there at so many in a row
+	paceAhead = 4 * time.Second // of allocation between two collections, if there is room
+	paceMost  = 1000            // percent
+	paceBase  = 100             // percent; what Go begins with
+)
+
+// pace says how much garbage may gather before it is collected. Go collects when
+// the heap has doubled. Where that is once a second or more often, one event in
+// thirty falls into a collection, and with two processors the collector may keep
+// both for milliseconds. So under a load that lasts there is more room, up to a
+// limit, and none any more once the load is over.
+type pace struct {
+	most uint64 // bytes of garbage, beside what Go would let gather anyway
+
+	rates   [paceLooks]uint64 // bytes per second
+	next    int
+	percent int // 0: paceBase
+}
+
+// look takes what lives and what was allocated per second since the last look. It
+// returns what GOGC should be.
+func (p *pace) look(live, rate uint64) (percent int) {
+	p.rates[p.next] = rate
+	p.next = (p.next + 1) % paceLooks
+	steady := p.rates[0]
+	for _, r := range p.rates {
+		steady = min(steady, r)
+	}
+	room := min(steady*uint64(paceAhead/time.Second), p.most)
+	want := int(min(room*100/max(live, 1), paceMost))
+	have := max(p.percent, paceBase)
+	// Each change stops the world for a moment.
+	if want > paceBase && want*4 > have*3 && want*4 < have*5 {
+		return have
+	}
+	p.percent = max(want, paceBase)
+	return p.percent
+}
+
+// collector keeps the pace of the garbage collector while the node runs. The zero
+// value does nothing.
+type collector struct {
+	cancel context.CancelFunc
+	ended  sync.WaitGroup
+}
+
+// start begins, unless most is 0 or somebody has told Go how to collect (GOGC).
+func (c *collector) start(ctx context.Context, most, available uint64) {
+	sample := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	if most == 0 || sample[0].Value.Uint64() != paceBase {
+		return
+	}
+	p := pace{most: most}
+	if available > 0 {
+		p.most = min(most, available/8)
+	}
+	ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	c.ended.Go(func() {
+		defer debug.SetGCPercent(paceBase)
+		tick := time.NewTicker(paceEvery)
+		defer tick.Stop()
+		percent, before, at := paceBase, sample[2].Value.Uint64(), time.Now()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			metrics.Read(sample)
+			allocated, now := sample[2].Value.Uint64(), time.Now()
+			rate := uint64(float64(allocated-before) / now.Sub(at).Seconds())
+			before, at = allocated, now
+			if want := p.look(sample[1].Value.Uint64(), rate); want != percent {
+				percent = want
+				debug.SetGCPercent(percent)
+			}
+		}
+	})
+}
+
+func (c *collector) stop() {
+	if c.cancel != nil {
+		c.cancel()
+		c.ended.Wait()
+	}
+}

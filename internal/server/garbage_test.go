@@ -1,0 +1,118 @@
+package server
+
+import (
+	"runtime/debug"
+	"runtime/metrics"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestGarbageGetsRoomUnderALoadThatLasts(t *testing.T) {
+	const mib = 1 << 20
+	for _, tt := range []struct {
+		name  string
+		most  uint64 // MiB
+		live  uint64 // MiB
+		rates []uint64
+		want  []int
+	}{
+		{"nothing to do", 256, 60, []uint64{1, 1, 1, 1}, []int{100, 100, 100, 100}},
+		{"a load that lasts", 256, 60, []uint64{50, 50, 60, 60}, []int{100, 100, 333, 333}},
+		{"a load is as steady as its weakest second", 256, 60, []uint64{50, 60, 40}, []int{100, 100, 266}},
+		{"a burst", 256, 60, []uint64{500, 500, 1, 500, 500, 1}, []int{100, 100, 100, 100, 100, 100}},
+		{"over at once", 256, 60, []uint64{50, 50, 50, 1, 50}, []int{100, 100, 333, 100, 100}},
+		{"no more than the limit", 128, 60, []uint64{500, 500, 500}, []int{100, 100, 213}},
+		{"a large heap has room enough", 256, 300, []uint64{500, 500, 500}, []int{100, 100, 100}},
+		{"a small one grows tenfold", 256, 5, []uint64{50, 50, 50}, []int{100, 100, 1000}},
+		{"not for a little more or less", 256, 60, []uint64{40, 40, 40, 48, 48, 48, 32, 55, 55, 55}, []int{100, 100, 266, 266, 266, 266, 266, 266, 266, 366}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := pace{most: tt.most * mib}
+			var got []int
+			for _, rate := range tt.rates {
+				got = append(got, p.look(tt.live*mib, rate*mib))
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("percent %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func gogc() int {
+	sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	metrics.Read(sample)
+	return int(sample[0].Value.Uint64())
+}
+
+// garbage is allocated on the heap.
+var garbage []byte
+
+// load makes garbage for some seconds, enough that there should be more room.
+func load(seconds int) {
+	for range seconds * 10 {
+		for range 64 {
+			garbage = make([]byte, 1<<20)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	garbage = nil
+}
+
+func TestTheCollectorIsGivenBackAsItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c collector
+		c.start(t.Context(), 1<<30, 0)
+		load(4)
+		if got := gogc(); got <= paceBase {
+			t.Errorf("GOGC is %d under a load that lasts", got)
+		}
+		time.Sleep(2 * paceEvery)
+		synctest.Wait()
+		if got := gogc(); got != paceBase {
+			t.Errorf("GOGC is %d when the load is over", got)
+		}
+		load(4)
+		c.stop()
+		if got := gogc(); got != paceBase {
+			t.Errorf("GOGC is %d when the node has stopped", got)
+		}
+	})
+}
+
+func TestWhoHasSetTheCollectorKeepsIt(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(300))
+	synctest.Test(t, func(t *testing.T) {
+		var c collector
+		c.start(t.Context(), 1<<30, 0)
+		load(4)
+		if got := gogc(); got != 300 {
+			t.Errorf("GOGC is %d", got)
+		}
+		c.stop()
+	})
+	synctest.Test(t, func(t *testing.T) {
+		debug.SetGCPercent(paceBase)
+		var c collector
+		c.start(t.Context(), 0, 0)
+		load(4)
+		if got := gogc(); got != paceBase {
+			t.Errorf("GOGC is %d with a limit of 0", got)
+		}
+		c.stop()
+	})
+}
+
+func TestGarbageIsAShareOfTheMemoryThereIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c collector
+		c.start(t.Context(), 1<<30, 8<<20)
+		load(4)
+		if got := gogc(); got != paceBase { // 1 MiB, less than what lives
+			t.Errorf("GOGC is %d where 1 MiB of garbage may gather", got)
+		}
+		c.stop()
+	})
+}

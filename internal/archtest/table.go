@@ -115,6 +115,10 @@ var Table = []Rule{
 		Why:     "how many handshakes a node takes at a time; pure but for the clock, and asked by whoever reads them",
 	},
 	{
+		Package: "internal/admission",
+		Why:     "it lets clients through or not, whoever they are and whatever they want",
+	},
+	{
 		Package: "internal/answer",
 		Why:     "it knows HTTP and bytes; what an answer says is made by who asks it to send it",
 	},
@@ -135,22 +139,22 @@ var Table = []Rule{
 	},
 	{
 		Package: "internal/transport",
-		May:     []string{"internal/wire", "internal/auth", "internal/front"},
+		May:     []string{"internal/admission", "internal/wire", "internal/auth", "internal/front"},
 		Why:     "what the doors have in common: who asks, and how a request is refused",
 	},
 	{
 		Package: "internal/transport/ws",
-		May:     []string{"internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/front", "internal/loop"},
+		May:     []string{"internal/admission", "internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/front", "internal/loop"},
 		Why:     "a transport sees a session and bytes, never the hub behind it nor another transport",
 	},
 	{
 		Package: "internal/transport/sse",
-		May:     []string{"internal/answer", "internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/front", "internal/loop"},
+		May:     []string{"internal/admission", "internal/answer", "internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/front", "internal/loop"},
 		Why:     "as transport/ws",
 	},
 	{
 		Package: "internal/transport/poll",
-		May:     []string{"internal/answer", "internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/front", "internal/loop"},
+		May:     []string{"internal/admission", "internal/answer", "internal/transport", "internal/session", "internal/wire", "internal/auth", "internal/front", "internal/loop"},
 		Why:     "as transport/ws",
 	},
 	{

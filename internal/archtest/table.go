@@ -112,10 +112,6 @@ var Table = []Rule{
 	},
 	{
 		Package: "internal/admission",
-		Why:     "how many handshakes a node takes at a time; pure but for the clock, and asked by whoever reads them",
-	},
-	{
-		Package: "internal/admission",
 		Why:     "it lets clients through or not, whoever they are and whatever they want",
 	},
 	{

@@ -55,6 +55,9 @@ func (c *TailCmd) Run(ctx context.Context, std *IO) error {
 			say("%v; back in %s", err, in.Round(10*time.Millisecond))
 		},
 	})
+	if ctx.Err() != nil {
+		return nil // interrupted: the orderly end
+	}
 	if err != nil {
 		return c.explain(err)
 	}
@@ -63,7 +66,7 @@ func (c *TailCmd) Run(ctx context.Context, std *IO) error {
 		e, err := sub.Next(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil // interrupted: the orderly end
+				return nil // as above
 			}
 			return c.explain(err)
 		}

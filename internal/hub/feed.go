@@ -1,60 +1,14 @@
 package hub
 
 import (
-	"math"
 	"slices"
-	"strings"
 
 	"github.com/carillon-rt/carillon"
-	"github.com/carillon-rt/carillon/internal/match"
 )
 
 // lookBudget is how many entries a feed that is behind looks at before others
 // get their turn.
 const lookBudget = 2048
-
-// Sub is one subscription of a feed: a pattern with an optional subject.
-type Sub struct {
-	node     *node
-	subject  *string // nil: any
-	start    uint64  // entries up to this sequence are not for it
-	since    uint64  // what follows this sequence is, or a backfill has brought it; nothing of it was left out
-	place    uint32  // 1 + that in the node's list of the shard; 0: it has ended
-	overflow carillon.Overflow
-
-	Alias bool // the owner's
-}
-
-// Pattern is what it wants. One that has ended knows it until another is made.
-func (s *Sub) Pattern() carillon.Pattern { return carillon.Pattern(s.node.text) }
-
-// Subject is what its entries are about, or "" for anything.
-func (s *Sub) Subject() string {
-	if s.subject == nil {
-		return ""
-	}
-	return *s.subject
-}
-
-// accepts is for an entry that matched the node of the subscription.
-func (s *Sub) accepts(e *carillon.Entry) bool {
-	return e.Pos.Seq > s.start && s.about(e)
-}
-
-// about is accepts for an ephemeral event.
-func (s *Sub) about(e *carillon.Entry) bool { return s.subject == nil || *s.subject == e.Subject }
-
-// wants is for any entry of the organization.
-func (s *Sub) wants(e *carillon.Entry) bool { return s.accepts(e) && s.matches(e) }
-
-// brought is wants for what the subscription got by a backfill, too.
-func (s *Sub) brought(e *carillon.Entry) bool {
-	return e.Pos.Seq > s.since && s.about(e) && s.matches(e)
-}
-
-func (s *Sub) matches(e *carillon.Entry) bool {
-	return e.To.Whole() && match.Match(s.Pattern(), e.Type)
-}
 
 // Item is what a feed gives: exactly one of its fields is set.
 type Item struct {
@@ -95,33 +49,6 @@ type Feed struct {
 	inbox *node // of the user whose feed it is; nil: nobody's
 }
 
-// busy is what a feed knows that is behind, or for which something waits.
-type busy struct {
-	queue []uint64 // live: ring indices
-	aside *aside   // nil: empty
-	marks []mark
-	gap   *carillon.Gap
-	late  *late // nil: nothing is noted
-
-	hold uint64 // ring index it must reach before it is live
-	cur  uint64 // behind, in the ring: index of an entry at or below seq
-
-	backfill bool
-	end      uint64 // a backfill stops at this sequence
-	of       []*Sub // whose backfill it is
-	less     *Feed  // it leaves out what this feed's other subscriptions brought
-
-	chunk   *scanChunk
-	chunkAt int
-	ticket  uint64 // of the pass it waits for, or waited for last
-
-	walks                   bool // behind, in the ring: it goes from entry to entry, attach was of no use
-	asking, catching, ended bool
-}
-
-// inboxSub names the inbox where a number names a subscription.
-const inboxSub = math.MaxUint32
-
 func (f *Feed) shard() *Shard    { return f.m.Shard() }
 func (f *Feed) realm() *Realm    { return f.m.Realm() }
 func (f *Feed) part() *partition { return f.m.Realm().part }
@@ -132,119 +59,12 @@ func (f *Feed) here() place {
 	return b.shard.places[b.realm.part.id]
 }
 
-// need is f.busy, made if need be.
-func (f *Feed) need() *busy {
-	if f.busy == nil {
-		f.busy = f.shard().newBusy()
-	}
-	return f.busy
-}
-
-// tidy gives busy back when nothing is in it.
-func (f *Feed) tidy() {
-	b := f.busy
-	if b == nil || !f.live || b.catching || b.queue != nil || b.aside != nil || b.marks != nil || b.gap != nil || b.late != nil {
-		return
-	}
-	f.busy = nil
-	f.shard().giveBack(b)
-}
-
-// maxPooledBusy bounds what a shard keeps for feeds to come.
-const maxPooledBusy = 4096
-
-func (s *Shard) newBusy() *busy {
-	if len(s.busies) > maxPooledBusy {
-		s.busies = s.busies[:maxPooledBusy]
-	}
-	i := len(s.busies) - 1
-	if i < 0 {
-		return new(busy)
-	}
-	b := s.busies[i]
-	s.busies = s.busies[:i]
-	return b
-}
-
-func (s *Shard) giveBack(b *busy) {
-	*b = busy{}
-	s.busies = append(s.busies, b)
-}
-
 // queued is how many entries wait for a feed that is live.
 func (f *Feed) queued() int {
 	if f.busy == nil {
 		return 0
 	}
 	return len(f.busy.queue)
-}
-
-// sub is the subscription with this number.
-func (f *Feed) sub(n uint32) *Sub {
-	if n == 0 {
-		return &f.first
-	}
-	return (*f.more)[n-1]
-}
-
-// numbered goes through the subscriptions, which may be removed meanwhile.
-func (f *Feed) numbered(yield func(uint32, *Sub) bool) {
-	if f.first.place != 0 && !yield(0, &f.first) {
-		return
-	}
-	for i := 0; f.more != nil && i < len(*f.more); i++ {
-		if sub := (*f.more)[i]; sub != nil && !yield(uint32(i)+1, sub) {
-			return
-		}
-	}
-}
-
-// Subs goes through the feed's subscriptions, which may be removed meanwhile.
-func (f *Feed) Subs(yield func(*Sub) bool) {
-	if f.first.place != 0 && !yield(&f.first) {
-		return
-	}
-	for i := 0; f.more != nil && i < len(*f.more); i++ {
-		if sub := (*f.more)[i]; sub != nil && !yield(sub) {
-			return
-		}
-	}
-}
-
-// Find is the subscription to the pattern with this subject, or nil.
-func (f *Feed) Find(p carillon.Pattern, subject string) *Sub {
-	for sub := range f.Subs {
-		if sub.Pattern() == p && sub.Subject() == subject {
-			return sub
-		}
-	}
-	return nil
-}
-
-// Count is how many subscriptions there are.
-func (f *Feed) Count() (n int) {
-	for range f.Subs {
-		n++
-	}
-	return n
-}
-
-// vacant is memory for a subscription, and its number.
-func (f *Feed) vacant() (*Sub, uint32) {
-	if f.first.place == 0 {
-		return &f.first, 0
-	}
-	if f.more == nil {
-		f.more = new([]*Sub)
-	}
-	i := slices.Index(*f.more, nil)
-	if i < 0 {
-		i = len(*f.more)
-		*f.more = append(*f.more, nil)
-	}
-	sub := new(Sub)
-	(*f.more)[i] = sub
-	return sub, uint32(i) + 1
 }
 
 // Open puts the feed of a member that has entered its organization at pos, where it
@@ -287,32 +107,6 @@ func (f *Feed) Close() {
 	}
 	s.feeds.remove(f.number)
 	f.number, f.closed = 0, true
-}
-
-// end takes a subscription out of its node.
-func (f *Feed) end(sub *Sub, n uint32) {
-	f.unlist(sub.node, n, sub.place)
-	sub.place = 0
-	f.realm().release(sub.node)
-}
-
-// list puts a subscription on the list of its node.
-func (f *Feed) list(n *node, number uint32) (place uint32) {
-	return uint32(f.realm().enter(n, f.shard().id, refOf(f.number, number))) + 1
-}
-
-// unlist takes it off.
-func (f *Feed) unlist(n *node, number, place uint32) {
-	moved := f.realm().leave(n, f.shard().id, int(place)-1)
-	if moved == 0 || moved == refOf(f.number, number) {
-		return
-	}
-	other := f.shard().feeds.get(moved.feed())
-	if moved.sub() == inboxSub {
-		other.inboxAt = place
-	} else {
-		other.sub(moved.sub()).place = place
-	}
 }
 
 // Hold makes the feed stand still; Release lets it go on.
@@ -363,102 +157,6 @@ func (f *Feed) passTo(p place) {
 // goTo sets the position, and how far the feed has looked.
 func (f *Feed) goTo(pos carillon.Position, seq uint64) {
 	f.pos, f.check, f.seq = pos.Seq, pos.Check, seq
-}
-
-// For says whose feed it is, once it is open; "" is nobody's.
-func (f *Feed) For(user string) {
-	if user != "" {
-		f.inbox = f.realm().user(user)
-	}
-}
-
-// User is who For said, or "".
-func (f *Feed) User() string {
-	if f.inbox == nil {
-		return ""
-	}
-	return f.inbox.user()
-}
-
-// OpenInbox has what is sent to the user by name come too, after where the feed
-// stands. It is never refused.
-func (f *Feed) OpenInbox() {
-	if f.inbox == nil || f.inboxAt != 0 {
-		return
-	}
-	f.inboxAt = f.list(f.inbox, inboxSub)
-	f.begun(f.Seq())
-}
-
-// Add makes a subscription that begins after the sequence start. It fails when
-// the organization has too many kinds of wildcard patterns.
-func (f *Feed) Add(p carillon.Pattern, subject string, o carillon.Overflow, start uint64) (*Sub, error) {
-	n, err := f.realm().pattern(p)
-	if err != nil {
-		f.shard().stats.TooManyShapes++
-		return nil, err
-	}
-	sub, number := f.vacant()
-	*sub = Sub{node: n, start: start, since: start, overflow: o}
-	if subject != "" {
-		subject = strings.Clone(subject) // not all that it is part of
-		sub.subject = &subject
-	}
-	sub.place = f.list(n, number)
-	f.lenient = f.lenient || o != carillon.OverflowReplay
-	f.begun(start)
-	return sub, nil
-}
-
-// begun is called when there is something more that the feed wants, after start.
-func (f *Feed) begun(start uint64) {
-	if f.busy != nil {
-		f.busy.late = nil
-	}
-	f.catchUp()
-	f.lookAgain(start)
-}
-
-// Remove ends a subscription: from now on nothing comes that only it wanted.
-func (f *Feed) Remove(sub *Sub) {
-	if sub.place == 0 {
-		return
-	}
-	if sub == &f.first {
-		f.end(sub, 0)
-	} else {
-		i := slices.Index(*f.more, sub)
-		f.end(sub, uint32(i)+1)
-		(*f.more)[i] = nil
-		for len(*f.more) > 0 && (*f.more)[len(*f.more)-1] == nil {
-			*f.more = (*f.more)[:len(*f.more)-1]
-		}
-		if len(*f.more) == 0 {
-			f.more = nil
-		}
-	}
-	f.judgeAnew()
-	f.sift()
-	f.siftAside(func(d *Delivery) bool { return !f.hears(d.Entry) })
-}
-
-// Restart has a subscription begin anew, after the sequence start.
-func (f *Feed) Restart(sub *Sub, start uint64) {
-	sub.start, sub.since = start, start
-	if f.busy != nil {
-		f.busy.late = nil
-	}
-	f.sift()
-	f.lookAgain(start)
-}
-
-// lookAgain is called when a subscription begins after start: a live feed has not
-// been offered what the shard has handled already and only it wants, and so reads
-// the ring from where it stands.
-func (f *Feed) lookAgain(start uint64) {
-	if f.live && start < f.here().pos.Seq {
-		f.fallBehind()
-	}
 }
 
 // finish has a backfill end where it is.
@@ -581,29 +279,6 @@ func (f *Feed) fallBehindFrom(here place) {
 	f.dropQueue()
 	f.discard()
 	f.m.Due()
-}
-
-func (f *Feed) dropQueue() {
-	if b := f.busy; b != nil && b.queue != nil {
-		s := f.shard()
-		s.pool = append(s.pool, b.queue[:0])
-		b.queue = nil
-	}
-}
-
-// maxPooledQueues bounds what a shard keeps for feeds to come.
-const maxPooledQueues = 4096
-
-func (s *Shard) newQueue() []uint64 {
-	if len(s.pool) > maxPooledQueues {
-		s.pool = s.pool[:maxPooledQueues]
-	}
-	if i := len(s.pool) - 1; i >= 0 {
-		q := s.pool[i]
-		s.pool = s.pool[:i]
-		return q
-	}
-	return make([]uint64, 0, s.hub.cfg.FeedQueue)
 }
 
 // reset: the log is not the one the feed knew. It goes on from now.

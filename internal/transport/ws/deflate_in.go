@@ -2,13 +2,12 @@ package ws
 
 import (
 	"bytes"
+	"compress/flate"
 	"errors"
 	"io"
 	"slices"
 	"sync"
 	"unicode/utf8"
-
-	"github.com/klauspost/compress/flate"
 
 	"github.com/carillon-rt/carillon/internal/wire"
 )
@@ -41,7 +40,8 @@ const deflateTail = "\x00\x00\xff\xff" + lastBlock
 const lastBlock = "\x01\x00\x00\xff\xff"
 
 // inflater reads deflate data. It takes about 45 KB, so that idle connections have
-// none.
+// none. Its reader is the standard library's: that of klauspost/compress, when it is
+// used again, takes the codes of the message before for those that one lacks.
 type inflater struct {
 	z       io.ReadCloser
 	in      bytes.Reader

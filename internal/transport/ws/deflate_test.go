@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	kp "github.com/klauspost/compress/flate"
+
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
@@ -150,7 +152,56 @@ func TestWhatIsInflated(t *testing.T) {
 	}
 }
 
-// What is inflated is what another implementation inflates.
+// A message that repeats something, in a block without a code for how far back, is
+// no deflate data, whatever was read before it: the code of another client's message
+// is not taken instead.
+func TestAnInflaterKeepsNothingOfAMessage(t *testing.T) {
+	var w bits
+	w.put(0, 1)  // not the last
+	w.put(2, 2)  // dynamic
+	w.put(1, 5)  // 258 literals and lengths
+	w.put(0, 5)  // 1 distance
+	w.put(14, 4) // 18 code lengths
+	lengths := map[int]uint{18: 1, 1: 2, 0: 3, 2: 3}
+	for _, sym := range []int{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1} {
+		w.put(lengths[sym], 3)
+	}
+	zeros := func(n uint) { w.put(0, 1); w.put(n-11, 7) }
+	zeros(97)
+	w.put(7, 3) // 'a' has two bits,
+	zeros(138)
+	zeros(20)
+	w.put(7, 3) // the end of the block two,
+	w.put(1, 2) // a length of 3 one,
+	w.put(3, 3) // a distance none
+	for range 2000 {
+		w.put(1, 2) // 'a'
+	}
+	w.put(0, 1)  // and three more of what was
+	w.put(0, 15) // so far back,
+	w.put(3, 2)  // and the end of the block
+
+	for range 100 { // a pool need not give what it was given
+		if _, err := inflate(packed(strings.Repeat("abc", 100)+noise(1000)), 2000); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := inflate(w.out, 2000); !errors.Is(err, errCorrupt) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+	}
+}
+
+// noise is text that needs codes of its own.
+func noise(n int) string {
+	r, b := rand.New(rand.NewPCG(1, 1)), make([]byte, n)
+	for i := range b {
+		b[i] = "aabbbccdefghijklmnopqrst"[r.IntN(24)]
+	}
+	return string(b)
+}
+
+// What is inflated is what a reader inflates that has read nothing before, and what
+// another implementation does.
 func FuzzInflate(f *testing.F) {
 	r := rand.New(rand.NewPCG(1, 1))
 	noise := make([]byte, 1000)
@@ -171,12 +222,17 @@ func FuzzInflate(f *testing.F) {
 		most %= 1 << 20
 		kept := bytes.Clone(packed)
 		got, err := inflate(packed, int(most))
-		want, wantErr := oracle(packed, int(most))
+		want, wantErr := oracle(packed, int(most), flate.NewReader)
 		if !bytes.Equal(packed, kept) {
 			t.Fatal("it changed what it was given")
 		}
 		if !errors.Is(err, wantErr) || !bytes.Equal(got, want) {
-			t.Fatalf("%d bytes, %v; another one inflates %d, %v", len(got), err, len(want), wantErr)
+			t.Fatalf("%d bytes, %v; a new reader inflates %d, %v", len(got), err, len(want), wantErr)
+		}
+		if err == nil { // what is wrong the other one does not always see
+			if want, wantErr = oracle(packed, int(most), kp.NewReader); wantErr != nil || !bytes.Equal(got, want) {
+				t.Fatalf("%d bytes; another one inflates %d, %v", len(got), len(want), wantErr)
+			}
 		}
 		frame := d.Text(packed)
 		if frame == nil {
@@ -188,14 +244,14 @@ func FuzzInflate(f *testing.F) {
 	})
 }
 
-// oracle inflates with the standard library.
-func oracle(packed []byte, most int) (out []byte, err error) {
+// oracle inflates with new readers.
+func oracle(packed []byte, most int, newReader func(io.Reader) io.ReadCloser) (out []byte, err error) {
 	if len(packed) == 0 {
 		return nil, nil
 	}
 	in := bytes.NewReader(append(bytes.Clone(packed), deflateTail...))
 	for {
-		some, err := io.ReadAll(io.LimitReader(flate.NewReader(in), int64(most+1-len(out))))
+		some, err := io.ReadAll(io.LimitReader(newReader(in), int64(most+1-len(out))))
 		out = append(out, some...)
 		switch {
 		case len(out) > most:

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/admission"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/loop"
@@ -33,6 +34,9 @@ type Config struct {
 	Core    *session.Core
 	Auth    *auth.Authenticator
 	Origins *auth.Origins // always checked; nil: the server's own origin only
+
+	// Admission lets handshakes through; nil: all at once.
+	Admission *admission.Gate
 
 	// Sockets are the connections this handler makes, for who ends them; nil:
 	// its own.
@@ -132,7 +136,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		h.Core.Release(opt.Address)
+		h.release(opt)
 		transport.Problem(w, r, h.Logger, err)
 		return
 	}
@@ -193,8 +197,14 @@ func upgradeRequired(w http.ResponseWriter, detail string) {
 // parameters are those of the query, and whether one may be repeated.
 var parameters = map[string]bool{"ticket": false, "after": false, "numbered": false}
 
-// check decides whether a handshake is accepted, and as what. With a nil error a
-// place is reserved.
+// release gives back the place of a connection that did not come about.
+func (h *handler) release(opt session.Options) {
+	if opt.Reserved {
+		h.Core.Release(opt.Address)
+	}
+}
+
+// check decides whether a handshake is accepted, and as what.
 func (h *handler) check(w http.ResponseWriter, r *http.Request) (opt session.Options, echo agreed, err error) {
 	if err := h.Origins.Check(r); err != nil {
 		return opt, echo, err
@@ -204,12 +214,30 @@ func (h *handler) check(w http.ResponseWriter, r *http.Request) (opt session.Opt
 	}
 	addr := transport.Address(r)
 	if err := h.Core.Reserve(addr); err != nil {
-		return opt, echo, err
+		return h.overload(r, err)
 	}
-	if opt, echo, err = h.asked(w, r); err != nil {
+	r, leave, err := transport.Admit(h.Admission, w, r)
+	if err != nil {
+		h.Core.Release(addr)
+		return h.overload(r, err)
+	}
+	opt, echo, err = h.asked(w, r)
+	leave()
+	if err != nil {
 		h.Core.Release(addr)
 	}
 	opt.Reserved, opt.Address = err == nil, addr
+	return opt, echo, err
+}
+
+// overload refuses a handshake that is not looked at. A browser's page cannot see a
+// 503: it is accepted and told, as long as that is not too much work by itself.
+func (h *handler) overload(r *http.Request, err error) (opt session.Options, echo agreed, _ error) {
+	if carillon.AsError(err).Code != carillon.CodeUnavailable || r.Header.Get("Origin") == "" || !h.Admission.Explain(time.Now()) {
+		return opt, echo, err
+	}
+	opt.Format, opt.Refuse = session.WebSocket, err
+	echo.protocol, err = subprotocol(r.Header["Sec-Websocket-Protocol"])
 	return opt, echo, err
 }
 
@@ -338,7 +366,7 @@ func (h *handler) inherit(x *front.Exchange, answer []byte, opt session.Options)
 // open answers the handshake and starts the conversation.
 func (h *handler) open(netConn net.Conn, left, answer []byte, opt session.Options) {
 	if !answered(netConn, answer) {
-		h.Core.Release(opt.Address)
+		h.release(opt)
 		return
 	}
 	if len(h.Loops) > 0 {

@@ -69,6 +69,7 @@ type connection struct {
 	subscribed time.Time // zero until then
 	lastError  *frame    // the last error frame, which explains a close
 	leaving    *frame    // the goaway, if there was one
+	told       time.Time // when it came
 }
 
 // connect makes one connection, receives from it until it ends, and says why it
@@ -155,7 +156,7 @@ func (c *connection) dial(ctx context.Context) *Error {
 		case "error":
 			c.lastError = f
 		case "goaway":
-			c.leaving = f
+			c.leaving, c.told = f, time.Now()
 		}
 	}
 }
@@ -269,7 +270,7 @@ func (c *connection) handle(ctx context.Context, f *frame) *Error {
 		default: // keep knows already
 		}
 	case "goaway":
-		c.leaving = f
+		c.leaving, c.told = f, time.Now()
 	case "unsubscribed":
 		return &Error{Op: op, Code: CodeForbidden, Message: fmt.Sprintf("the server ended the subscription to %q: %s", f.Pattern, f.Reason)}
 	case "error":
@@ -396,7 +397,7 @@ func (c *connection) failure(err error) *Error {
 	}
 	if c.leaving != nil && e.Retryable {
 		e.atOnce = true
-		e.RetryAfter = max(e.RetryAfter, c.leaving.retryAfter())
+		e.RetryAfter = max(e.RetryAfter, c.leaving.retryAfter()-time.Since(c.told))
 		if c.leaving.Reason != "" {
 			e.Message = "the server said goodbye: " + c.leaving.Reason
 		}

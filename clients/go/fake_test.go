@@ -248,6 +248,7 @@ type fakeClose struct {
 	code         int
 	goaway       string
 	retryAfterMS int
+	later        time.Duration // than goaway
 }
 
 // close makes the connection's serve end with a close code.
@@ -437,6 +438,7 @@ func (c *fakeConn) serve() {
 		case how := <-c.closing:
 			if how.goaway != "" {
 				c.send(map[string]any{"type": "goaway", "reason": how.goaway, "retry_after_ms": how.retryAfterMS})
+				time.Sleep(how.later)
 			}
 			if how.code != 0 {
 				_ = c.ws.Close(websocket.StatusCode(how.code), "because")

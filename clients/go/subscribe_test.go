@@ -321,6 +321,8 @@ func TestCloseCodesSayWhatToDo(t *testing.T) {
 		{how: fakeClose{code: 4202}},
 		{how: fakeClose{goaway: "drain"}},
 		{how: fakeClose{code: 4200, goaway: "drain", retryAfterMS: 7000}, min: 7000 * ms, max: 9000 * ms},
+		{how: fakeClose{code: 4200, goaway: "drain", retryAfterMS: 7000, later: 5 * time.Second}, min: 7000 * ms, max: 7750 * ms},
+		{how: fakeClose{code: 4200, goaway: "drain", retryAfterMS: 7000, later: 7 * time.Second}, min: 7000 * ms, max: 7000 * ms},
 		{how: fakeClose{code: 4103, goaway: "overloaded", retryAfterMS: 7000}, min: 7000 * ms, max: 9000 * ms},
 	} {
 		t.Run(fmt.Sprintf("%d%s%d", test.how.code, test.how.goaway, test.how.retryAfterMS), func(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 type CLI struct {
 	Dev     DevCmd     `cmd:"" help:"Try it: a node with keys, and a page of live events."`
 	Serve   ServeCmd   `cmd:"" help:"Run a node with your settings."`
+	Drain   DrainCmd   `cmd:"" help:"Have a node send its clients away and end."`
 	Publish PublishCmd `cmd:"" help:"Publish an event, or one for every line of NDJSON."`
 	Tail    TailCmd    `cmd:"" help:"Print events as they come."`
 	Token   TokenCmd   `cmd:"" help:"Print a token for a client, signed with an issuer's secret."`

@@ -390,6 +390,16 @@ func (k *checker) limits(l *Limits) {
 	k.notNegative("limits.connections_per_user", int64(l.ConnectionsPerUser))
 }
 
+func (k *checker) handshakes(h *Handshakes) {
+	k.between("handshakes.per_second", int64(h.PerSecond), 0, 1_000_000)
+	k.between("handshakes.burst", int64(h.Burst), 0, 1_000_000)
+	k.between("handshakes.concurrent", int64(h.Concurrent), 0, 1_000_000)
+	k.between("handshakes.queue", int64(h.Queue), 0, 1_000_000)
+	if h.Wait < 0 || h.Wait > minute {
+		k.say("handshakes.wait", "is %s; it is from 0s to %s", h.Wait, Duration(minute))
+	}
+}
+
 func (k *checker) timing(c *Config) {
 	k.atLeast("jwks.timeout", c.JWKS.Timeout, second/10)
 	k.atLeast("jwks.min_interval", c.JWKS.MinInterval, second)
@@ -416,6 +426,11 @@ func (k *checker) timing(c *Config) {
 		k.say("connection.compression_min", "is %s; it is from 1 byte to 64MiB", b)
 	}
 	k.atLeast("connection.body_timeout", c.Connection.BodyTimeout, second/10)
+	if d := c.Connection.MaxLifetime; d != 0 && d < 10*second {
+		k.say("connection.max_lifetime", "is %s; it is at least 10s, or 0s for none", d)
+	}
+	k.handshakes(&c.Handshakes)
+	k.between("drain.rate", int64(c.Drain.Rate), 0, 1_000_000)
 	k.atLeast("connection.token_spread", c.Connection.TokenSpread, second/10)
 	k.atLeast("sse.keepalive", c.SSE.Keepalive, second)
 	for _, w := range []struct {

@@ -31,6 +31,7 @@ type Config struct {
 	JWKS       JWKS       `yaml:"jwks"`
 	Origins    []string   `yaml:"origins"` // of web pages that may call
 	Limits     Limits     `yaml:"limits"`
+	Handshakes Handshakes `yaml:"handshakes"`
 	Connection Connection `yaml:"connection"`
 	SSE        SSE        `yaml:"sse"`
 	Poll       Poll       `yaml:"poll"`
@@ -270,6 +271,15 @@ type Limits struct {
 	Connections           int  `yaml:"connections"`
 }
 
+// Handshakes is how fast new clients are taken on: WebSockets, streams and polls.
+type Handshakes struct {
+	PerSecond  int      `yaml:"per_second"` // 0: no limit, and the others mean nothing
+	Burst      int      `yaml:"burst"`      // 0: those of a tenth of a second
+	Concurrent int      `yaml:"concurrent"` // that are judged at the same time, outside the event loops; 0: no limit
+	Queue      int      `yaml:"queue"`      // 0: none waits
+	Wait       Duration `yaml:"wait"`       // the longest
+}
+
 // Connection is the timing of a client's connection, its buffer and compression.
 type Connection struct {
 	HandshakeTimeout Duration `yaml:"handshake_timeout"`
@@ -285,6 +295,7 @@ type Connection struct {
 	BodyTimeout      Duration `yaml:"body_timeout"`
 	TokenExpiring    Duration `yaml:"token_expiring"`
 	TokenSpread      Duration `yaml:"token_spread"`
+	MaxLifetime      Duration `yaml:"max_lifetime"` // 0: none
 }
 
 // SSE is the timing of event streams.
@@ -304,6 +315,7 @@ type Poll struct {
 // Drain is how a node stops.
 type Drain struct {
 	Window   Duration `yaml:"window"`   // clients are sent away spread over this
+	Rate     int      `yaml:"rate"`     // at most so many in a second; 0: no limit
 	Deadline Duration `yaml:"deadline"` // then it stops whatever is left
 }
 
@@ -381,6 +393,8 @@ func Default() *Config {
 			HistoryBytes:      1 * mib,
 			HistoryConcurrent: 16,
 		},
+		// 20,000 at 40 µs each leave a fifth of one processor to those who are connected.
+		Handshakes: Handshakes{PerSecond: 20_000, Concurrent: 64, Queue: 16_384, Wait: second},
 		Connection: Connection{
 			HandshakeTimeout: 10 * second,
 			HeaderTimeout:    10 * second,

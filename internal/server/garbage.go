@@ -86,6 +86,11 @@ func (c *collector) start(ctx context.Context, most, available uint64) {
 			if want := p.look(sample[1].Value.Uint64(), rate); want != percent {
 				percent = want
 				debug.SetGCPercent(percent)
+				if percent == paceBase {
+					// Without a load nobody would collect for minutes, and what is then free
+					// Go returns in part only.
+					debug.FreeOSMemory()
+				}
 			}
 		}
 	})

@@ -47,6 +47,13 @@ func gogc() int {
 	return int(sample[0].Value.Uint64())
 }
 
+// forced is how often somebody asked for a collection.
+func forced() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/cycles/forced:gc-cycles"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
 // garbage is allocated on the heap.
 var garbage []byte
 
@@ -69,10 +76,14 @@ func TestTheCollectorIsGivenBackAsItWas(t *testing.T) {
 		if got := gogc(); got <= paceBase {
 			t.Errorf("GOGC is %d under a load that lasts", got)
 		}
+		before := forced()
 		time.Sleep(2 * paceEvery)
 		synctest.Wait()
 		if got := gogc(); got != paceBase {
 			t.Errorf("GOGC is %d when the load is over", got)
+		}
+		if forced() == before {
+			t.Error("the garbage of the load is still there")
 		}
 		load(4)
 		c.stop()

@@ -31,18 +31,22 @@ const (
 	childSmall = "CARILLON_TEST_CHILD_SMALL"
 )
 
-// child is a node that prints its addresses and runs until it is killed.
+// child is a node that prints its addresses and runs until it is killed or drained.
 func child(dir string) int {
 	cfg := settings(dir)
 	if os.Getenv(childSmall) != "" {
 		cfg.Engine.Retention.EventsPerOrg, cfg.Engine.DedupeWindow, cfg.Limits.RingBytes = 5000, config.Duration(10*time.Second), 4<<20
 	}
+	rolling(cfg)
 	s, err := server.New(cfg, server.Options{Development: &server.Development{}})
 	if err == nil {
 		err = s.Run(context.Background(), func() error {
 			_, err := fmt.Fprintln(os.Stdout, s.PublicURL(), s.OpsURL())
 			return err
 		})
+	}
+	if err == nil {
+		return 0
 	}
 	fmt.Fprintln(os.Stderr, err)
 	return 1

@@ -3,6 +3,7 @@ package server
 import (
 	"io/fs"
 	"math"
+	"math/rand/v2"
 	"path"
 	"runtime/debug"
 	"runtime/metrics"
@@ -17,7 +18,7 @@ import (
 const (
 	memoryEvery = 100 * time.Millisecond // between two looks
 	memoryBand  = 5                      // percent below the limit, where it is over
-	memoryRetry = 5 * time.Second
+	memoryRetry = 5 * time.Second        // at least, and at most twice
 )
 
 // memoryGuard refuses what is new while the node needs more of its memory than it
@@ -57,7 +58,7 @@ func (m *memoryGuard) full() error {
 		return nil
 	}
 	m.hits.Add(1)
-	return carillon.Unavailable(memoryRetry, nil, "this server is short of memory; try again later")
+	return carillon.Unavailable(memoryRetry+rand.N(memoryRetry), nil, "this server is short of memory; try again later")
 }
 
 func (m *memoryGuard) look() {

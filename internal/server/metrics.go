@@ -100,6 +100,9 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 			m.Limits[limit] += n
 		}
 	}
+	in := s.admission.Stats()
+	m.Handshakes = map[string]uint64{"admitted": in.Admitted, "queued": in.Queued, "refused": in.Refused}
+	m.HandshakesWaiting, m.HandshakesFullest = in.Waiting, in.Fullest
 	m.Limits["handshakes"] = s.arrivals.Refused.Load() + s.front.Refused()
 	m.Limits["handshake_timeout"] = s.arrivals.Late.Load()
 	m.Limits["proxy_header_bytes"] = s.arrivals.Large.Load()

@@ -94,6 +94,7 @@ func (s *Server) opsHandler() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("/v1/orgs", s.manageOrgs)
 	mux.HandleFunc("/v1/orgs/", s.manageOrgs)
+	mux.HandleFunc("POST /v1/drain", s.askDrain)
 	if s.opt.DebugEcho {
 		mux.HandleFunc("/debug/echo", s.serveWith(func(p *progress) http.Handler { return p.echo }))
 	}
@@ -114,7 +115,7 @@ func (s *Server) opsHandler() http.Handler {
 // manageOrgs is the API of organizations, once there is a store to keep them in.
 // It takes a key of the operator from everybody: on loopback there may be others.
 func (s *Server) manageOrgs(w http.ResponseWriter, r *http.Request) {
-	if err := s.checkOperator(r); err != nil {
+	if err := s.checkOperator(r, "organizations are managed"); err != nil {
 		transport.Problem(w, r, s.log, err)
 		return
 	}
@@ -133,12 +134,13 @@ func (s *Server) serveWith(part func(*progress) http.Handler) http.HandlerFunc {
 	}
 }
 
-func (s *Server) checkOperator(r *http.Request) error {
+// checkOperator takes a key of the operator; what says what that is for.
+func (s *Server) checkOperator(r *http.Request, what string) error {
 	switch {
 	case s.opt.Development != nil:
 		return nil
 	case len(s.operators) == 0:
-		return carillon.Errorf(carillon.CodeForbidden, "organizations are managed with a key of the operator, and there is none; 'carillon keys new --ops' makes one and its line for 'ops.keys'")
+		return carillon.Errorf(carillon.CodeForbidden, "%s with a key of the operator, and there is none; 'carillon keys new --ops' makes one and its line for 'ops.keys'", what)
 	}
 	return s.operators.check(r)
 }

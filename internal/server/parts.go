@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/admission"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/config"
 	"github.com/carillon-rt/carillon/internal/engine"
@@ -240,8 +241,18 @@ func newCore(cfg *config.Config, h *hub.Hub, ids *wire.Keyring, g *gate.Gate, v 
 			OutboxBytes: l.OutboxBytes.N(), BadFrames: l.BadFramesPerMinute, BatchEvents: l.BatchEvents, PollBytes: l.HistoryBytes.N(), PollSessions: l.PollSessions,
 			PollGather: orNone(cfg.Poll.Gather), PollLinger: orNone(cfg.Poll.Linger),
 			MaxIdle: cfg.Connection.MaxIdle.D(), DeadAfter: cfg.Connection.DeadAfter.D(), ConnectTimeout: cfg.Connection.ConnectTimeout.D(),
-			TokenExpiring: cfg.Connection.TokenExpiring.D(), TokenSpread: cfg.Connection.TokenSpread.D(), KeepAlive: cfg.SSE.Keepalive.D(), Retry: cfg.SSE.Retry.D(),
+			TokenExpiring: cfg.Connection.TokenExpiring.D(), TokenSpread: cfg.Connection.TokenSpread.D(), KeepAlive: cfg.SSE.Keepalive.D(), MaxLifetime: cfg.Connection.MaxLifetime.D(), Retry: cfg.SSE.Retry.D(),
 		},
+	})
+}
+
+// newAdmission is what lets new clients in, or nil where there is no limit.
+func newAdmission(h *config.Handshakes) *admission.Gate {
+	if h.PerSecond == 0 {
+		return nil
+	}
+	return admission.New(admission.Config{
+		PerSecond: h.PerSecond, Burst: h.Burst, Queue: h.Queue, Wait: h.Wait.D(), Concurrent: h.Concurrent,
 	})
 }
 

@@ -43,16 +43,16 @@ func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) htt
 	})
 	// The WebSocket door looks at the Origin itself: it is no subject of CORS.
 	socket := ws.Handler(ws.Config{
-		Core: s.core, Auth: a, Origins: origins, Sockets: &s.sockets, Loops: s.loops,
+		Core: s.core, Auth: a, Origins: origins, Admission: s.admission, Sockets: &s.sockets, Loops: s.loops,
 		FrameBytes: l.FrameBytes.N(), MessageTimeout: cfg.Connection.MessageTimeout.D(), ControlFrames: l.ControlFramesPerMinute,
 		Inflating: l.Inflating, Logger: s.log,
 	})
 	mux := http.NewServeMux()
 	stream := sse.Handler(sse.Config{
-		Core: s.core, Auth: a, Sockets: &s.sockets, Loops: s.loops, RequestBytes: l.RequestBytes.N(), BodyTimeout: body, WriteTimeout: write, Logger: s.log,
+		Core: s.core, Auth: a, Admission: s.admission, Sockets: &s.sockets, Loops: s.loops, RequestBytes: l.RequestBytes.N(), BodyTimeout: body, WriteTimeout: write, Logger: s.log,
 	})
 	polls := poll.Handler(poll.Config{
-		Core: s.core, Auth: a, WaitMax: cfg.Poll.WaitMax.D(), WaitDefault: cfg.Poll.WaitDefault.D(),
+		Core: s.core, Auth: a, Admission: s.admission, WaitMax: cfg.Poll.WaitMax.D(), WaitDefault: cfg.Poll.WaitDefault.D(),
 		Page: l.HistoryPage, RequestBytes: l.RequestBytes.N(), WriteTimeout: write, Logger: s.log,
 	})
 	s.doors = map[string]http.Handler{"/v1/ws": socket, "/v1/sse": origins.CORS(stream), "/v1/poll": origins.CORS(polls)}

@@ -17,8 +17,10 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/carillon-rt/carillon/internal/admission"
 	"github.com/carillon-rt/carillon/internal/api"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/config"
@@ -74,6 +76,7 @@ type Server struct {
 	crowd     crowd
 	bodies    patience
 	memory    memoryGuard
+	admission *admission.Gate // nil: all are let in
 	garbage   collector
 	headers   listen.Headers
 	arrivals  listen.Counts
@@ -102,6 +105,9 @@ type Server struct {
 
 	failed chan error // capacity 2: a listener ended by itself
 
+	plan  atomic.Pointer[drainPlan] // the operator's; nil: there is none
+	asked chan struct{}             // closed when there is one
+
 	stop    sync.Once
 	stopErr error
 }
@@ -115,7 +121,7 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	if opt.Version == "" {
 		opt.Version = "unknown"
 	}
-	s := &Server{cfg: cfg, opt: opt, log: opt.Logger, failed: make(chan error, 2)}
+	s := &Server{cfg: cfg, opt: opt, log: opt.Logger, failed: make(chan error, 2), asked: make(chan struct{})}
 	var err error
 	if s.operators, err = newOperators(cfg.Ops.OperatorKeys()); err != nil {
 		return nil, err
@@ -139,7 +145,8 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	return s, nil
 }
 
-// Run runs a node until ctx ends or it fails, and stops it. onReady, if not nil,
+// Run runs a node until ctx ends, the operator has it drain, or it fails, and stops
+// it. onReady, if not nil,
 // is called once, when the node takes clients.
 func (s *Server) Run(ctx context.Context, onReady func() error) error {
 	if err := s.Start(ctx); err != nil {
@@ -153,10 +160,12 @@ func (s *Server) Run(ctx context.Context, onReady func() error) error {
 	if err == nil {
 		select {
 		case <-ctx.Done():
+		case <-s.asked:
 		case err = <-s.failed:
 		}
 	}
-	return errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
+	s.stop.Do(func() { s.stopErr = s.stopAll(context.WithoutCancel(ctx), ctx) })
+	return errors.Join(err, s.stopErr)
 }
 
 // Reload reads the certificate's files again. The rest of the settings is as it
@@ -235,6 +244,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 	s.memory.limit(available, s.cfg.Limits.MemoryPercent, memoryUsed)
 	s.garbage.start(ctx, uint64(s.cfg.Memory.Garbage), available)
 	s.gate = newGate(s.cfg, s.engine, verifier.orgs, s.memory.full)
+	s.admission = newAdmission(&s.cfg.Handshakes)
 	s.core = newCore(s.cfg, s.hub, s.ids, s.gate, verifier, s.memory.full)
 	if err := s.followOrgs(ctx, dir); err != nil {
 		return err
@@ -284,30 +294,43 @@ const opsReserve = 500 * time.Millisecond
 // deadline are cut: they come back elsewhere, or here, and miss nothing. It may
 // be called more than once.
 func (s *Server) Stop(ctx context.Context) error {
-	s.stop.Do(func() { s.stopErr = s.stopAll(ctx) })
+	s.stop.Do(func() { s.stopErr = s.stopAll(ctx, nil) })
 	return s.stopErr
 }
 
-func (s *Server) stopAll(ctx context.Context) error {
-	deadline := time.Now().Add(s.cfg.Drain.Deadline.D())
+// stopAll stops the node. Where the operator has asked for it, the end of signal, if
+// that is not nil, cuts the clients that are left.
+func (s *Server) stopAll(ctx, signal context.Context) error {
+	plan := s.drainPlan()
+	deadline := time.Now().Add(plan.deadline)
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	clients, cancel := context.WithDeadline(ctx, deadline.Add(-min(closeReserve, s.cfg.Drain.Deadline.D()/4)))
+	clients, cancel := context.WithDeadline(ctx, deadline.Add(-min(closeReserve, plan.deadline/4)))
 	defer cancel()
 	var errs []error
 	s.health.drain()
-	s.told(s.opt.Manager.Stopping("draining"))
+	if !plan.asked { // the manager's own deadline begins with this
+		s.told(s.opt.Manager.Stopping("draining"))
+	} else if signal != nil {
+		defer context.AfterFunc(signal, cancel)()
+	}
 	if s.core != nil {
-		s.log.Info("server: draining", "connections", s.core.Count(), "window", s.cfg.Drain.Window.D())
+		s.log.Info("server: draining", "connections", s.core.Count(), "window", plan.window, "rate", plan.rate, "deadline", plan.deadline)
+		if lasts := plan.lasts(s.core.Count()); time.Now().Add(lasts).After(deadline) {
+			s.log.Warn("server: not all clients can be sent away at this rate before the deadline", "rate", plan.rate, "would_take", lasts)
+		}
 		if s.public != nil {
 			s.public.server.SetKeepAlivesEnabled(false) // who asks again asks elsewhere
 			if s.front != nil {
 				s.front.Drain()
 			}
 		}
-		if err := s.core.Drain(clients, s.cfg.Drain.Window.D(), 0); err != nil {
+		if err := s.core.Drain(clients, plan.window, plan.rate); err != nil {
 			s.log.Warn("server: clients are cut at the deadline", "connections", s.core.Count())
 		}
+	}
+	if plan.asked {
+		s.told(s.opt.Manager.Stopping("drained"))
 	}
 	s.certs.stop() // nobody waits for a certificate any more
 	if s.public != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -63,7 +64,7 @@ func (c *Core) Reserve(addr netip.Addr) error {
 	defer d.mu.Unlock()
 	if c.MaxConnections > 0 && d.reserved >= c.MaxConnections {
 		c.stats.limits.Add(limitNode)
-		return carillon.Unavailable(nodeRetry, nil, "this server has as many connections as it can carry; connect again later").Over(limitNode)
+		return carillon.Unavailable(nodeRetry+rand.N(nodeRetry), nil, "this server has as many connections as it can carry; connect again later").Over(limitNode)
 	}
 	if key := c.addressKey(addr); key != 0 {
 		if d.addrs[key] >= c.MaxPerAddress {
@@ -114,7 +115,7 @@ func household(addr netip.Addr) netip.Addr {
 func (c *Core) Met(limit string) { c.stats.limits.Add(limit) }
 
 // How long a client is told to wait: for a place of its own, and for one of the
-// node, where another node may have one.
+// node, where another node may have one, at most twice as long.
 const (
 	placeRetry = 5 * time.Second
 	nodeRetry  = 2 * time.Second

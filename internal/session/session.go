@@ -45,7 +45,7 @@ type Options struct {
 	Named     bool                // SSE: an event: line with the type
 	Subscribe bool                // SSE: subscribe at once to
 	Patterns  []carillon.Pattern  // these (none: only what is direct)
-	Refuse    error               // say this error and close with code 4001
+	Refuse    error               // say this error and close with code 4001, or 4103 if it is unavailable
 	Reserved  bool                // it has the place that Reserve took for the address, and gives it back
 	Address   netip.Addr          // the client's
 	Leave     func()              // gives back the place that Enter took; nil: the session takes one itself
@@ -169,7 +169,11 @@ func (s *Session) open(opt *Options) {
 	switch {
 	case opt.Refuse != nil:
 		s.send(wire.ErrorFrame(opt.Refuse, nil))
-		s.close(wire.CloseBadToken, "the credential was refused")
+		if carillon.AsError(opt.Refuse).Code == carillon.CodeUnavailable {
+			s.close(wire.CloseOverloaded, "overloaded")
+		} else {
+			s.close(wire.CloseBadToken, "the credential was refused")
+		}
 	case opt.Principal != nil:
 		s.admit(opt.Principal, opt, nil, nil)
 	default:

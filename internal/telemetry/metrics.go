@@ -46,6 +46,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 
 	e.gauge("ws_connections_active", "Connections that stay, WebSocket and SSE, now.", float64(s.Connections))
 	e.counter("ws_connections_total", "Connections that stay, since the start.", s.ConnectionsTotal)
+	for outcome, n := range s.Handshakes {
+		e.counter("carillon_handshakes_total", "WebSocket handshakes, requests for streams and polls: let through at once, after a wait in the queue, or refused because too many came.", n, "outcome", outcome)
+	}
+	e.gauge("carillon_handshakes_waiting", "Those that wait in the queue, now.", float64(s.HandshakesWaiting))
+	e.gauge("carillon_handshakes_fullest", "The most that were let through within 100 ms, since the start.", float64(s.HandshakesFullest))
 	e.counter("carillon_polls_total", "Polls, long or not.", s.Polls)
 	e.counter("carillon_polls_attached_total", "Polls that went on with the feed of the one before.", s.PollsAttached)
 	e.gauge("carillon_polls_lingering", "Feeds of polls that wait for the next, now.", float64(s.PollsLingering))

@@ -12,23 +12,26 @@ type Sample struct {
 	Ready      bool
 
 	// Of the clients.
-	Connections      int // now
-	ConnectionsTotal uint64
-	Polls            uint64
-	PollsAttached    uint64 // of them, to the feed of the one before
-	PollsLingering   int    // feeds that wait for the next, now
-	MessagesSent     uint64
-	MessagesReceived uint64
-	Latency          Histogram
-	Errors           map[string]uint64 // connections that ended badly, and frames that made no sense
-	Gaps             uint64
-	ReadingPaused    uint64
-	Deflated         Compression       // events
-	NotSmaller       uint64            // events that compression did not make smaller
-	Inflated         Compression       // messages of clients
-	InflateRefused   map[string]uint64 // by reason
-	SocketsFull      int               // now
-	SocketsKept      int64             // now
+	Connections       int // now
+	ConnectionsTotal  uint64
+	Polls             uint64
+	PollsAttached     uint64 // of them, to the feed of the one before
+	PollsLingering    int    // feeds that wait for the next, now
+	MessagesSent      uint64
+	MessagesReceived  uint64
+	Latency           Histogram
+	Errors            map[string]uint64 // connections that ended badly, and frames that made no sense
+	Gaps              uint64
+	ReadingPaused     uint64
+	Deflated          Compression       // events
+	NotSmaller        uint64            // events that compression did not make smaller
+	Inflated          Compression       // messages of clients
+	InflateRefused    map[string]uint64 // by reason
+	Handshakes        map[string]uint64 // by what became of them
+	HandshakesWaiting int               // now
+	HandshakesFullest uint64            // that were let through within 100 ms, the most since the start
+	SocketsFull       int               // now
+	SocketsKept       int64             // now
 
 	// Of the way from the log to the clients.
 	RingBytes, RingEntries    uint64 // now

@@ -83,14 +83,17 @@ func Caller(a *auth.Authenticator, w http.ResponseWriter, r *http.Request, place
 
 // Verify is Caller for a credential that was found.
 func Verify(a *auth.Authenticator, w http.ResponseWriter, r *http.Request, c auth.Credential) (*carillon.Principal, error) {
-	if front.Of(w) == nil {
-		return a.Verify(r.Context(), c)
-	}
+	v, _ := r.Context().Value(visitKey{}).(*visit)
+	defer v.end()
 	p, ok, err := a.VerifyNow(c)
-	if !ok {
+	switch {
+	case ok:
+		return p, err
+	case front.Of(w) != nil:
 		return nil, errElsewhere
 	}
-	return p, err
+	v.end() // waiting is no work
+	return a.Verify(r.Context(), c)
 }
 
 // busyRetry is how long a client is told to stay away from a node that takes no

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/admission"
 	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/front"
@@ -23,6 +24,9 @@ import (
 type Config struct {
 	Core *session.Core
 	Auth *auth.Authenticator
+
+	// Admission lets requests through; nil: all at once.
+	Admission *admission.Gate
 
 	// Origins, if not nil, are checked here. Leave it nil where the caller does
 	// so for the whole port.
@@ -104,7 +108,13 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := h.Core.Reserve(addr); err != nil {
 		return err
 	}
+	r, leave, err := transport.Admit(h.Admission, w, r)
+	if err != nil {
+		h.Core.Release(addr)
+		return err
+	}
 	opt, err := h.options(w, r)
+	leave()
 	if err != nil {
 		h.Core.Release(addr)
 		return err

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/admission"
 	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/loop"
@@ -26,6 +27,9 @@ import (
 type Config struct {
 	Core *session.Core
 	Auth *auth.Authenticator
+
+	// Admission lets requests through; nil: all at once.
+	Admission *admission.Gate
 
 	// Origins, if not nil, are checked here. Leave it nil where the caller does
 	// so for the whole port.
@@ -87,25 +91,28 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if h.Core.Draining() {
-		h.goaway(w, "drain")
+		h.goaway(w, "drain", nil)
 		return
 	}
 	addr := transport.Address(r)
 	if err := h.Core.Reserve(addr); err != nil {
-		if carillon.AsError(err).Code == carillon.CodeUnavailable {
-			h.goaway(w, "overload")
-			return
-		}
-		transport.Problem(w, r, h.Logger, err)
+		h.overload(w, r, err)
+		return
+	}
+	r, leave, err := transport.Admit(h.Admission, w, r)
+	if err != nil {
+		h.Core.Release(addr)
+		h.overload(w, r, err)
 		return
 	}
 	opt, err := h.options(w, r)
+	leave()
 	if err == nil {
 		opt.Leave, err = h.Core.Enter(opt.Principal)
 	}
 	if opt.Principal == nil && err != nil && carillon.AsError(err).Code == carillon.CodeUnavailable {
 		h.Core.Release(addr)
-		h.goaway(w, "unavailable") // who it is cannot be told right now
+		h.goaway(w, "unavailable", err) // who it is cannot be told right now
 		return
 	}
 	if err != nil {
@@ -134,11 +141,23 @@ func (h *handler) leave(opt session.Options) {
 	h.Core.Release(opt.Address)
 }
 
-// goaway answers a client that is to come back: a native EventSource gives up
-// for ever on any status but 200.
-func (h *handler) goaway(w http.ResponseWriter, reason string) {
+// overload refuses a request that is not looked at.
+func (h *handler) overload(w http.ResponseWriter, r *http.Request, err error) {
+	if carillon.AsError(err).Code == carillon.CodeUnavailable {
+		h.goaway(w, "overload", err)
+		return
+	}
+	transport.Problem(w, r, h.Logger, err)
+}
+
+// goaway answers a client that is to come back, after what the error says at least:
+// a native EventSource gives up for ever on any status but 200.
+func (h *handler) goaway(w http.ResponseWriter, reason string, err error) {
 	streamHeaders(w.Header())
 	wait := h.Core.Limits.Retry
+	if err != nil {
+		wait = max(wait, carillon.AsError(err).RetryAfter)
+	}
 	wait += rand.N(wait)
 	block := []byte("retry: ")
 	block = strconv.AppendInt(block, wait.Milliseconds(), 10)

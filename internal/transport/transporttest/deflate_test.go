@@ -225,8 +225,9 @@ func TestWhatBreaksRFC7692IsClosedWithItsCode(t *testing.T) {
 		"in the clear": func(t *testing.T) net.Conn { return deflating(t, n) },
 		"portable":     func(t *testing.T) net.Conn { return deflating(t, portable) },
 		"over TLS": func(t *testing.T) net.Conn {
-			d, addr := deflater(), ""
-			addr, d.TLSConfig = n.Secure()
+			addr, settings := n.Secure()
+			d := deflater()
+			d.TLSConfig = settings
 			return rawAt(t, n, d, "wss://"+addr)
 		},
 	}

@@ -106,7 +106,8 @@ func (g *Gate) Enter(ctx context.Context) (leave func(), err error) {
 			g.through(now, e.waits)
 			return g.leave, nil
 		}
-		if err := e.wait(); err == nil {
+		err := e.wait()
+		if err == nil {
 			err = e.sleep(wait)
 		}
 		if err != nil {

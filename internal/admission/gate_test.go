@@ -196,6 +196,37 @@ func TestWhoGoesDoesNotWaitAnyMore(t *testing.T) {
 	})
 }
 
+// One whose turn has come waits a little longer when others were late for theirs. It
+// may go meanwhile.
+func TestWhoGoesWhileTheLateAreLetThroughLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(admission.Config{PerSecond: 1, Burst: 1, Queue: 5, Wait: time.Minute, Concurrent: 1})
+		for _, want := range []time.Duration{0, time.Second} {
+			if wait, err := c.g.Ask(time.Now()); err != nil || wait != want {
+				t.Fatal(wait, err)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		c.come(ctx, t, 1, 0) // for its turn it waits until 3s
+		time.Sleep(time.Second / 2)
+		if wait := c.g.Pass(time.Now()); wait != 0 {
+			t.Fatal(wait)
+		}
+		time.Sleep(3 * time.Second / 4) // and then until 3.5s
+		cancel()
+		c.wg.Wait()
+		if s := c.g.Stats(); len(c.refused) != 1 || s.Waiting != 0 || s.Queued != 1 {
+			t.Errorf("%d were told, %+v", len(c.refused), s)
+		}
+		c.come(t.Context(), t, 1, 0)
+		c.wg.Wait()
+		if len(c.order) != 1 {
+			t.Error("its place was not given back")
+		}
+	})
+}
+
 func TestSoManyAreInHandAtTheSameTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(admission.Config{PerSecond: 1000, Queue: 100, Wait: 2 * time.Second, Concurrent: 3})

@@ -97,14 +97,8 @@ func TestANodeDrainsWhenItsOperatorAsks(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	slices.Sort(times)
-	if last, least := times[clients-1], (clients-1)*time.Second/rate; last < least {
+	if last, least := slices.Max(times), (clients-1)*time.Second/rate; last < least {
 		t.Errorf("the last was closed after %v, at the rate it is %v", last, least)
-	}
-	for i := range times { // a tick of the timers brings some together
-		if j, _ := slices.BinarySearch(times, times[i]+500*time.Millisecond); j-i > rate/2+rate/5 {
-			t.Errorf("%d were closed within half a second", j-i)
-		}
 	}
 	if err := <-n.ended; err != nil {
 		t.Errorf("it ended with %v", err)

@@ -73,7 +73,10 @@ func TestPrincipalsShareAGrantThatSaysTheSame(t *testing.T) {
 	var g grants
 	g.init()
 	all := []carillon.Principal{
-		{Role: carillon.RoleMember}, {Role: carillon.RoleAdmin}, {Role: carillon.RoleMember, KeyID: "k"}, {Role: carillon.RoleMember, KeyID: "l"},
+		{Role: carillon.RoleMember},
+		{Role: carillon.RoleAdmin},
+		{Role: carillon.RoleMember, KeyID: "k"},
+		{Role: carillon.RoleMember, KeyID: "l"},
 		{Role: carillon.RoleMember, Permissions: &carillon.Permissions{}},
 		{Role: carillon.RoleAdmin, Permissions: &carillon.Permissions{}},
 		{Role: carillon.RoleMember, Permissions: &carillon.Permissions{Subscribe: []carillon.Pattern{"a", "b"}}},

@@ -200,8 +200,8 @@ func TestAnIdleSessionHasFewPointers(t *testing.T) {
 func pointers(v reflect.Value) (n int) {
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			n += pointers(v.Field(i))
+		for _, field := range v.Fields() {
+			n += pointers(field)
 		}
 	case reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Func, reflect.Map, reflect.Chan, reflect.UnsafePointer:
 		if !v.IsNil() {

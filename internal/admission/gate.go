@@ -120,7 +120,7 @@ func (g *Gate) Enter(ctx context.Context) (leave func(), err error) {
 // entry is one in Enter.
 type entry struct {
 	g     *Gate
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // an entry lives within one call
 	until time.Time // it waits for a place
 	waits bool      // it is counted as one that waits
 }

@@ -55,7 +55,7 @@ func (c *crowd) come(ctx context.Context, t *testing.T, n int, stay time.Duratio
 				return
 			}
 			c.wg.Go(func() {
-				time.Sleep(stay)
+				<-time.After(stay)
 				leave()
 			})
 		})
@@ -88,7 +88,7 @@ func TestSomeAreLetThroughAtOnceAndTheOthersOneAfterTheOther(t *testing.T) {
 		if s := c.g.Stats(); s != (admission.Stats{Admitted: 3, Queued: 4, Fullest: 3}) {
 			t.Errorf("%+v", s)
 		}
-		time.Sleep(time.Second) // as many at once again, and no more
+		<-time.After(time.Second) // as many at once again, and no more
 		c.begin, c.times = time.Now(), nil
 		c.come(t.Context(), t, 4, 0)
 		c.wg.Wait()
@@ -133,7 +133,7 @@ func TestAStormIsLetThroughAtTheRate(t *testing.T) {
 		const span = 5 * time.Second
 		for time.Since(c.begin) < span {
 			c.come(t.Context(), t, 3, 0)
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 			synctest.Wait()
 		}
 		c.wg.Wait()
@@ -206,14 +206,14 @@ func TestWhoGoesWhileTheLateAreLetThroughLeavesNothing(t *testing.T) {
 				t.Fatal(wait, err)
 			}
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		ctx, cancel := context.WithCancel(t.Context())
 		c.come(ctx, t, 1, 0) // for its turn it waits until 3s
-		time.Sleep(time.Second / 2)
+		<-time.After(time.Second / 2)
 		if wait := c.g.Pass(time.Now()); wait != 0 {
 			t.Fatal(wait)
 		}
-		time.Sleep(3 * time.Second / 4) // and then until 3.5s
+		<-time.After(3 * time.Second / 4) // and then until 3.5s
 		cancel()
 		c.wg.Wait()
 		if s := c.g.Stats(); len(c.refused) != 1 || s.Waiting != 0 || s.Queued != 1 {
@@ -231,7 +231,7 @@ func TestSoManyAreInHandAtTheSameTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(admission.Config{PerSecond: 1000, Queue: 100, Wait: 2 * time.Second, Concurrent: 3})
 		c.come(t.Context(), t, 10, -1)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		synctest.Wait()
 		if s := c.g.Stats(); len(c.order) != 3 || s.Waiting != 7 {
 			t.Fatalf("%d are in hand, %+v", len(c.order), s)
@@ -243,7 +243,7 @@ func TestSoManyAreInHandAtTheSameTime(t *testing.T) {
 		if len(c.order) != 6 || !slices.IsSorted(c.order) {
 			t.Errorf("then %v", c.order)
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		synctest.Wait()
 		if s := c.g.Stats(); len(c.refused) != 4 || s.Waiting != 0 || s.Refused != 4 {
 			t.Errorf("for a place %d waited too long, %+v", len(c.refused), s)
@@ -315,7 +315,7 @@ func TestOneLineForThoseWhoMayWaitAndThoseWhoMayNot(t *testing.T) {
 		if _, err := c.g.Ask(time.Now()); err == nil {
 			t.Error("there was room in the queue")
 		}
-		time.Sleep(wait)
+		<-time.After(wait)
 		synctest.Wait()
 		if len(c.order) != 2 {
 			t.Errorf("%v are through", c.times)
@@ -334,7 +334,7 @@ func TestOneLineForThoseWhoMayWaitAndThoseWhoMayNot(t *testing.T) {
 		if s := c.g.Stats(); s != (admission.Stats{Admitted: 1, Queued: 3, Refused: 1, Fullest: 1}) {
 			t.Errorf("%+v", s)
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if !c.g.Try(time.Now()) || c.g.Try(time.Now()) {
 			t.Error("one at once, not two")
 		}

@@ -396,7 +396,7 @@ func (k *checker) handshakes(h *Handshakes) {
 	k.between("handshakes.concurrent", int64(h.Concurrent), 0, 1_000_000)
 	k.between("handshakes.queue", int64(h.Queue), 0, 1_000_000)
 	if h.Wait < 0 || h.Wait > minute {
-		k.say("handshakes.wait", "is %s; it is from 0s to %s", h.Wait, Duration(minute))
+		k.say("handshakes.wait", "is %s; it is from 0s to %s", h.Wait, minute)
 	}
 }
 

@@ -216,9 +216,9 @@ func TestWhatTheLoopDoesNotUnderstandGoesToNetHTTPWhole(t *testing.T) {
 func TestWhatComesInPiecesAndIsForNetHTTPArrivesWhole(t *testing.T) {
 	p := serve(t, Config{}, doors)
 	c := p.dial()
-	for _, piece := range []string{"GET /v1/", "po", "ll?x HTTP/1.1\r\nHo", "st: x\r\nExp", "ect: 100-continue\r\n", "\r\n"} {
+	for _, piece := range []string{"GET /v1/", "po", "ll?x HTTP/1.1\r\nHo", "st: x\r\nExpec", "t: 100-continue\r\n", "\r\n"} {
 		c.say(piece)
-		time.Sleep(time.Millisecond) // so that they are pieces; nothing depends on it
+		<-time.After(time.Millisecond) // so that they are pieces; nothing depends on it
 	}
 	c.hears(200, "net/http /v1/poll")
 }
@@ -341,7 +341,7 @@ func TestMoreConnectionsThanMayWaitAreRefused(t *testing.T) {
 	first.say("GET")
 	second.say("GET")
 	for p.pending.Load() != 2 {
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	p.dial().ends()
 	if n := p.Refused(); n != 1 {

@@ -26,7 +26,7 @@ type request struct {
 }
 
 // aliases are names as they are mostly written, and as http.Header has them.
-var aliases = map[string]string{ //nolint:gochecknoglobals // a constant
+var aliases = map[string]string{
 	"Sec-WebSocket-Key": "Sec-Websocket-Key", "Sec-WebSocket-Version": "Sec-Websocket-Version",
 	"Sec-WebSocket-Protocol": "Sec-Websocket-Protocol", "Sec-WebSocket-Extensions": "Sec-Websocket-Extensions",
 	"host": "Host", "upgrade": "Upgrade", "connection": "Connection", "authorization": "Authorization", "accept": "Accept",

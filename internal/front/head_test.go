@@ -160,9 +160,9 @@ func FuzzHead(f *testing.F) {
 func served(b []byte) string {
 	client, server := pipe()
 	srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-	go srv.Serve(&one{conn: server}) //nolint:errcheck // it ends with the connection
+	go srv.Serve(&one{conn: server})
 	defer srv.Close()
-	go client.Write(b) //nolint:errcheck // the answer says what it thinks of it
+	go client.Write(b)
 	line, _ := bufio.NewReader(client).ReadString('\n')
 	return line
 }

@@ -101,10 +101,10 @@ func (l *list) remove(i int) (moved ref) {
 	last := l.len() - 1
 	moved = l.at(last)
 	l.set(i, moved)
-	switch {
-	case last == 0:
+	switch last {
+	case 0:
 		l.first = 0
-	case last == 1:
+	case 1:
 		l.more = nil
 	default:
 		*l.more = (*l.more)[:last-1]

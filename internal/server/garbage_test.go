@@ -63,7 +63,7 @@ func load(seconds int) {
 		for range 64 {
 			garbage = make([]byte, 1<<20)
 		}
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 	}
 	garbage = nil
 }
@@ -77,7 +77,7 @@ func TestTheCollectorIsGivenBackAsItWas(t *testing.T) {
 			t.Errorf("GOGC is %d under a load that lasts", got)
 		}
 		before := forced()
-		time.Sleep(2 * paceEvery)
+		<-time.After(2 * paceEvery)
 		synctest.Wait()
 		if got := gogc(); got != paceBase {
 			t.Errorf("GOGC is %d when the load is over", got)

@@ -318,7 +318,7 @@ func TestARollingRestartLosesNothing(t *testing.T) {
 			if ctx.Err() != nil || t.Failed() {
 				t.Fatalf("waiting for %s: %v", what, context.Cause(ctx))
 			}
-			time.Sleep(10 * time.Millisecond) // to look again
+			<-time.After(10 * time.Millisecond) // to look again
 		}
 	}
 	until("both nodes", func() bool { return nodes[0].ready() && nodes[1].ready() })
@@ -372,7 +372,7 @@ func TestARollingRestartLosesNothing(t *testing.T) {
 		until("everybody", all)
 		t.Logf("%s is ready again and all are in after %v", n.name, time.Since(begin))
 	}
-	time.Sleep(2 * every) // some more events
+	<-time.After(2 * every) // some more events
 	stop()
 	if err := <-published; err != nil {
 		t.Error(err)

@@ -121,8 +121,8 @@ func (g *Gate) Enter(ctx context.Context) (leave func(), err error) {
 type entry struct {
 	g     *Gate
 	ctx   context.Context //nolint:containedctx // an entry lives within one call
-	until time.Time // it waits for a place
-	waits bool      // it is counted as one that waits
+	until time.Time       // it waits for a place
+	waits bool            // it is counted as one that waits
 }
 
 // wait counts it as one that waits, if it is not yet.

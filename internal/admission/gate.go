@@ -89,14 +89,14 @@ func (g *Gate) Enter(ctx context.Context) (leave func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	e := entry{g: g, ctx: ctx, until: now.Add(g.cfg.Wait)}
+	e := entry{g: g, until: now.Add(g.cfg.Wait)}
 	if wait > 0 {
 		e.waits = true // turn has counted it
-		if err := e.sleep(wait); err != nil {
+		if err := e.sleep(ctx, wait); err != nil {
 			return nil, err
 		}
 	}
-	if err := e.place(); err != nil {
+	if err := e.place(ctx); err != nil {
 		return nil, err
 	}
 	for {
@@ -108,7 +108,7 @@ func (g *Gate) Enter(ctx context.Context) (leave func(), err error) {
 		}
 		err := e.wait()
 		if err == nil {
-			err = e.sleep(wait)
+			err = e.sleep(ctx, wait)
 		}
 		if err != nil {
 			g.leave()
@@ -120,9 +120,8 @@ func (g *Gate) Enter(ctx context.Context) (leave func(), err error) {
 // entry is one in Enter.
 type entry struct {
 	g     *Gate
-	ctx   context.Context //nolint:containedctx // an entry lives within one call
-	until time.Time       // it waits for a place
-	waits bool            // it is counted as one that waits
+	until time.Time // it waits for a place
+	waits bool      // it is counted as one that waits
 }
 
 // wait counts it as one that waits, if it is not yet.
@@ -136,24 +135,24 @@ func (e *entry) wait() error {
 }
 
 // sleep waits for so long. One that gives up does not wait any more.
-func (e *entry) sleep(d time.Duration) error {
+func (e *entry) sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return nil
-	case <-e.ctx.Done():
-		return e.gone()
+	case <-ctx.Done():
+		return e.gone(ctx)
 	}
 }
 
-func (e *entry) gone() error {
+func (e *entry) gone(ctx context.Context) error {
 	e.g.Gone()
-	return carillon.Unavailable(leastRetry, e.ctx.Err(), "the client has gone")
+	return carillon.Unavailable(leastRetry, ctx.Err(), "the client has gone")
 }
 
 // place waits for one of those that may be in hand.
-func (e *entry) place() error {
+func (e *entry) place(ctx context.Context) error {
 	g := e.g
 	if g.places == nil {
 		return nil
@@ -174,8 +173,8 @@ func (e *entry) place() error {
 	case <-t.C:
 		g.Gone()
 		return g.refuse(time.Now())
-	case <-e.ctx.Done():
-		return e.gone()
+	case <-ctx.Done():
+		return e.gone(ctx)
 	}
 }
 

@@ -393,8 +393,8 @@ func Default() *Config {
 			HistoryBytes:      1 * mib,
 			HistoryConcurrent: 16,
 		},
-		// 20,000 at 40 µs each leave a fifth of one processor to those who are connected.
-		Handshakes: Handshakes{PerSecond: 20_000, Concurrent: 64, Queue: 16_384, Wait: second},
+		// 25,000 at 25 µs each leave a third of one processor to those who are connected.
+		Handshakes: Handshakes{PerSecond: 25_000, Concurrent: 64, Queue: 16_384, Wait: second},
 		Connection: Connection{
 			HandshakeTimeout: 10 * second,
 			HeaderTimeout:    10 * second,

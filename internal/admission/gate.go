@@ -221,20 +221,6 @@ func (g *Gate) Gone() {
 	}
 }
 
-// Try lets a handshake through if nobody waits and it is not too early; otherwise
-// the caller has it wait elsewhere.
-func (g *Gate) Try(now time.Time) bool {
-	if g == nil {
-		return true
-	}
-	at := g.since(now)
-	if g.waiting.Load() > 0 || g.line.take(at, 0) > 0 || g.door.take(at, 0) > 0 {
-		return false
-	}
-	g.through(now, false)
-	return true
-}
-
 // Explain reports whether one that is refused may be told so in a way that costs
 // nearly as much as a handshake: half as many may as are let through.
 func (g *Gate) Explain(now time.Time) bool {

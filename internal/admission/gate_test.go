@@ -268,9 +268,6 @@ func TestNobodyGoesPastOneWhoIsLate(t *testing.T) {
 		}
 	}
 	now = now.Add(250 * time.Millisecond) // it could be the turn of another one
-	if g.Try(now) {
-		t.Error("one did")
-	}
 	if wait, err := g.Ask(now); err != nil || wait != 100*time.Millisecond {
 		t.Errorf("another one is to wait %v, %v", wait, err)
 	}
@@ -308,9 +305,6 @@ func TestOneLineForThoseWhoMayWaitAndThoseWhoMayNot(t *testing.T) {
 		if err != nil || wait != 200*time.Millisecond || c.g.Stats().Waiting != 2 {
 			t.Fatal(wait, err)
 		}
-		if c.g.Try(time.Now()) {
-			t.Error("one went past those who wait")
-		}
 		c.come(t.Context(), t, 1, 0)
 		if _, err := c.g.Ask(time.Now()); err == nil {
 			t.Error("there was room in the queue")
@@ -335,8 +329,10 @@ func TestOneLineForThoseWhoMayWaitAndThoseWhoMayNot(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		<-time.After(time.Second)
-		if !c.g.Try(time.Now()) || c.g.Try(time.Now()) {
-			t.Error("one at once, not two")
+		for _, want := range []time.Duration{0, 100 * time.Millisecond} {
+			if wait, err := c.g.Ask(time.Now()); err != nil || wait != want {
+				t.Errorf("one at once, not two: %v, %v", wait, err)
+			}
 		}
 	})
 }
@@ -411,7 +407,6 @@ func TestAskingTakesNoMemory(t *testing.T) {
 			now = now.Add(wait)
 			g.Pass(now)
 		}
-		g.Try(now)
 		g.Explain(now)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -439,7 +434,7 @@ func TestWithoutAGateAllAreLetThrough(t *testing.T) {
 		t.Fatal(err)
 	}
 	leave()
-	if wait, err := g.Ask(time.Now()); wait != 0 || err != nil || !g.Try(time.Now()) || !g.Explain(time.Now()) || g.Pass(time.Now()) != 0 {
+	if wait, err := g.Ask(time.Now()); wait != 0 || err != nil || !g.Explain(time.Now()) || g.Pass(time.Now()) != 0 {
 		t.Error("one is not")
 	}
 	g.Gone()

@@ -130,7 +130,7 @@ var Table = []Rule{
 	// The doors.
 	{
 		Package: "internal/front",
-		May:     []string{"internal/hub", "internal/listen", "internal/loop"},
+		May:     []string{"internal/admission", "internal/hub", "internal/listen", "internal/loop"},
 		Why:     "it reads requests on the loops of the hub's shards, and passes on to a listener what it does not understand; the doors are handlers",
 	},
 	{

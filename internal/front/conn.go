@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/carillon-rt/carillon/internal/hub"
@@ -19,13 +20,15 @@ type Conn struct {
 	prev, next *Conn // of the place
 	peer       netip.AddrPort
 	timer      hub.Timer
-	deadline   time.Time // for a request to begin or to be whole; zero: there is none
+	turn       hub.Moment // at the gate
+	deadline   time.Time  // for a request to begin or to be whole; zero: there is none
 
 	head   []byte // of a request, as far as it has come
 	path   string // of the request in hand
 	gone   func() // to be called when its client has gone
 	out    []byte // an answer
 	fresh  bool   // no request was whole yet
+	queued bool   // a request, which is in head, for its turn at the gate
 	waits  bool   // a request for its answer
 	behind bool   // the link keeps input for later
 	last   bool   // the connection ends with this answer
@@ -33,7 +36,7 @@ type Conn struct {
 
 // Input is called by the link.
 func (c *Conn) Input(b []byte) int {
-	if c.behind = c.waits || c.Blocked(); c.behind {
+	if c.behind = c.queued || c.waits || c.Blocked(); c.behind {
 		return 0 // one after the other
 	}
 	data, before := b, len(c.head)
@@ -56,14 +59,41 @@ func (c *Conn) Input(b []byte) int {
 	case whole:
 		c.head = nil
 		c.behind = n < len(data)
-		c.serve(&r.Request, data, n)
+		c.arrive(&r.Request, data, n)
 		return n - before // what came before was not whole
 	}
 	return len(b)
 }
 
-// serve has a door answer the request that the first n bytes of data are.
-func (c *Conn) serve(r *http.Request, data []byte, n int) {
+// arrive has the request that the first n bytes of data are answered when its turn
+// has come.
+func (c *Conn) arrive(r *http.Request, data []byte, n int) {
+	wait, err := c.at.front.cfg.Admission.Ask(c.Now())
+	if wait == 0 {
+		c.serve(r, data, n, err)
+		return
+	}
+	c.begun()
+	c.wait(0)
+	c.head, c.queued = append([]byte(nil), data[:n]...), true // what follows stays with the link
+	c.at.shard.SetMoment(&c.turn, c, c.Now().Add(wait))
+}
+
+// turned is called when the turn of a request may have come.
+func (c *Conn) turned() {
+	if wait := c.at.front.cfg.Admission.Pass(c.Now()); wait > 0 {
+		c.at.shard.SetMoment(&c.turn, c, c.Now().Add(wait))
+		return
+	}
+	head, r := c.head, &c.at.request
+	c.head, c.queued, c.behind = nil, false, len(c.Kept()) > 0
+	n, _ := r.parse(head, c.at.front.known, len(head)) // as when it came
+	c.serve(&r.Request, head, n, nil)
+}
+
+// serve has a door answer the request that the first n bytes of data are, or say
+// err.
+func (c *Conn) serve(r *http.Request, data []byte, n int, err error) {
 	f, x := c.at.front, &c.at.exchange
 	c.wait(0)
 	c.path, c.last = r.URL.Path, r.Close || f.draining.Load()
@@ -74,7 +104,7 @@ func (c *Conn) serve(r *http.Request, data []byte, n int) {
 		}
 	}
 	clear(x.header)
-	*x = Exchange{conn: c, rest: data[n:], header: x.header, body: x.body[:0]}
+	*x = Exchange{conn: c, rest: data[n:], err: err, header: x.header, body: x.body[:0]}
 	if !c.handle(x, r) {
 		c.Abort()
 		return
@@ -144,7 +174,7 @@ func (c *Conn) idle() {
 func (c *Conn) pass(data []byte) {
 	c.begun()
 	c.unlink()
-	data = append([]byte(nil), data...)
+	data = slices.Concat(data, c.Kept())
 	c.wait(0)
 	conn, err := c.Leave()
 	if err != nil {
@@ -188,7 +218,11 @@ func (c *Conn) Alarm(at time.Time) {
 
 // Timeout is called by the shard.
 func (c *Conn) Timeout(time.Time) {
-	if c.Waiting() {
+	switch {
+	case c.queued:
+		c.turned()
+		return
+	case c.Waiting():
 		c.Link.Alarm()
 		return
 	}
@@ -202,6 +236,10 @@ func (c *Conn) Timeout(time.Time) {
 func (c *Conn) Gone() {
 	c.begun()
 	c.unlink()
+	if c.queued {
+		c.queued = false
+		c.at.front.cfg.Admission.Gone()
+	}
 	if c.waits {
 		c.waits = false
 		if c.gone != nil {
@@ -230,4 +268,5 @@ func (c *Conn) unlink() {
 	}
 	c.prev, c.next = nil, nil
 	c.at.shard.StopTimer(&c.timer)
+	c.at.shard.StopMoment(&c.turn)
 }

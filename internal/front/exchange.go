@@ -19,6 +19,7 @@ import (
 type Exchange struct {
 	conn   *Conn
 	rest   []byte // what followed the request
+	err    error  // of the gate
 	header http.Header
 	status int
 	body   []byte
@@ -62,12 +63,16 @@ func (x *Exchange) Write(b []byte) (int, error) {
 // Shard is where the connection lives.
 func (x *Exchange) Shard() *hub.Shard { return x.conn.at.shard }
 
+// Refused is why the gate did not let the request through, or nil. Then the handler
+// says so.
+func (x *Exchange) Refused() error { return x.err }
+
 // Take gives the connection to a door: to.Inherit(from, before, …) makes it that
 // of another owner. Whatever is to be written to answer the request the owner
 // writes. status is what it will be, to be counted.
 func (x *Exchange) Take(status int) (from *loop.Link, before []byte) {
 	x.state, x.status = taken, status
-	return &x.conn.Link, slices.Clone(x.rest)
+	return &x.conn.Link, slices.Concat(x.rest, x.conn.Kept())
 }
 
 // Pass has net/http answer the request. Nothing may have had an effect yet.

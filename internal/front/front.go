@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/carillon-rt/carillon/internal/admission"
 	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/listen"
 	"github.com/carillon-rt/carillon/internal/loop"
@@ -23,6 +24,10 @@ type Config struct {
 	// Doors are what answers, by path. The request has no context, and is good
 	// until the handler returns; the response writer is an Exchange.
 	Doors map[string]http.Handler
+
+	// Admission lets requests through, one after the other where they are too many;
+	// nil: all at once. A handler learns by Refused that one was not.
+	Admission *admission.Gate
 
 	// Client, if not nil, tells the RemoteAddr that a trusted proxy reports, or
 	// "".

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/carillon-rt/carillon/internal/admission"
 	"github.com/carillon-rt/carillon/internal/engine/memory"
 	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/loop"
@@ -440,4 +441,96 @@ func (l told) Handle(context.Context, slog.Record) error {
 	default:
 	}
 	return nil
+}
+
+// gated is a port whose gate lets one through at once and the next a little later.
+func gated(t *testing.T, queue int, doors map[string]http.HandlerFunc) (*port, *admission.Gate) {
+	t.Helper()
+	g := admission.New(admission.Config{PerSecond: 20, Burst: 1, Queue: queue, Wait: patience})
+	return serve(t, Config{Admission: g}, doors), g
+}
+
+func TestARequestWaitsForItsTurnOnTheLoop(t *testing.T) {
+	p, g := gated(t, 10, doors)
+	var all []*client
+	for range 4 {
+		c := p.dial()
+		c.say(get("/v1/poll?1") + get("/v1/poll?2"))
+		all = append(all, c)
+	}
+	for _, c := range all {
+		c.hears(200, "1")
+		c.hears(200, "2") // it waits for a turn of its own
+	}
+	if s := g.Stats(); s.Admitted+s.Queued != 8 || s.Queued == 0 || s.Waiting != 0 || s.Fullest > 3 {
+		t.Errorf("%+v", s) // in a window of 100 ms no more than the burst and two
+	}
+}
+
+func TestWhatFollowsARequestThatWaitsIsNotLost(t *testing.T) {
+	p, g := gated(t, 10, map[string]http.HandlerFunc{
+		"/v1/poll": says,
+		"/v1/sse":  func(w http.ResponseWriter, _ *http.Request) { Of(w).Pass() },
+		"/v1/ws": func(w http.ResponseWriter, _ *http.Request) {
+			x := Of(w)
+			e := &echo{at: x.Shard()}
+			from, before := x.Take(http.StatusSwitchingProtocols)
+			e.Inherit(from, before, e)
+		},
+	})
+	wait := func(c *client, head string) {
+		other := p.dial() // takes the turn that there is
+		other.say(get("/v1/poll?x"))
+		before := g.Stats().Waiting
+		c.say(head + "AB")
+		for g.Stats().Waiting == before && g.Stats().Queued == 0 {
+			<-time.After(time.Millisecond)
+		}
+		c.say("CD")
+		other.hears(200, "x")
+	}
+	taken := p.dial()
+	wait(taken, get("/v1/ws"))
+	b := make([]byte, 4)
+	if _, err := io.ReadFull(taken.r, b); err != nil || string(b) != "ABCD" {
+		t.Errorf("%q, %v", b, err)
+	}
+	passed := p.dial()
+	wait(passed, get("/v1/sse"))
+	passed.hears(200, "net/http /v1/sse")
+	passed.say(" /v1/poll HTTP/1.1\r\nHost: x\r\n\r\n") // a request of the method ABCD
+	passed.hears(200, "net/http /v1/poll")
+}
+
+func TestARequestThatFindsNoRoomAtTheGateIsRefused(t *testing.T) {
+	told := make(chan error, 2)
+	p, _ := gated(t, 0, map[string]http.HandlerFunc{"/v1/poll": func(w http.ResponseWriter, _ *http.Request) { told <- Of(w).Refused() }})
+	for _, refused := range []bool{false, true} {
+		c := p.dial()
+		c.say(get("/v1/poll"))
+		c.hears(200, "")
+		if err := <-told; (err != nil) != refused {
+			t.Errorf("%v, wanted one: %t", err, refused)
+		}
+	}
+}
+
+func TestAClientThatGoesWhileItWaitsGivesUpItsTurn(t *testing.T) {
+	g := admission.New(admission.Config{PerSecond: 1, Burst: 1, Queue: 1, Wait: patience})
+	p := serve(t, Config{Admission: g}, doors)
+	first := p.dial()
+	first.say(get("/v1/poll?x"))
+	first.hears(200, "x")
+	second := p.dial()
+	second.say(get("/v1/poll?y"))
+	for g.Stats().Waiting == 0 {
+		<-time.After(time.Millisecond)
+	}
+	_ = second.Close()
+	for g.Stats().Waiting != 0 {
+		<-time.After(time.Millisecond)
+	}
+	if s := g.Stats(); s.Admitted != 1 || s.Queued != 0 || p.pending.Load() != 0 {
+		t.Errorf("%+v, %d are pending", s, p.pending.Load())
+	}
 }

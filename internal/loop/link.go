@@ -54,6 +54,9 @@ func (k *Link) Open(l *Loop, fd int, before []byte, owner Session, all *Sockets)
 	k.Ready()
 }
 
+// Kept is input that the owner has not taken yet.
+func (k *Link) Kept() []byte { return k.kept }
+
 // Inherit takes the connection of another link of the same loop, with what was
 // read from it before. The other link is over, and its owner hears nothing.
 func (k *Link) Inherit(from *Link, before []byte, owner Session) {

@@ -3,7 +3,6 @@ package transport
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/carillon-rt/carillon/internal/admission"
 	"github.com/carillon-rt/carillon/internal/front"
@@ -22,16 +21,13 @@ func (v *visit) end() {
 	}
 }
 
-// Admit waits until the gate lets a request through. It is to go on with the one
-// returned; leave says that it has been judged, which Verify does too. A loop does
-// not wait: where it would have to, the error says so to Problem, as Caller's. Any
-// other error is that of the gate: nothing else has been looked at.
+// Admit waits until the gate lets a request through; on a loop it has waited
+// already. It is to go on with the one returned; leave says that it has been judged,
+// which Verify does too. The error is that of the gate: nothing else has been looked
+// at.
 func Admit(g *admission.Gate, w http.ResponseWriter, r *http.Request) (_ *http.Request, leave func(), err error) {
-	if front.Of(w) != nil {
-		if !g.Try(time.Now()) {
-			return r, nil, errElsewhere
-		}
-		return r, func() {}, nil
+	if x := front.Of(w); x != nil {
+		return r, func() {}, x.Refused()
 	}
 	v := &visit{}
 	if v.leave, err = g.Enter(r.Context()); err != nil {

@@ -103,7 +103,9 @@ func (r *reader) await(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-r.moved:
 		case <-deadline:
-			t.Fatalf("%s did not come; %d entries and %d gaps did", what, n, gaps)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			t.Fatalf("%s did not come; %d entries, %d gaps and %d marks did: %v", what, n, gaps, len(r.marks), r.seqs)
 		}
 	}
 }

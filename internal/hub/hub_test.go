@@ -318,7 +318,7 @@ func TestEveryReaderGetsExactlyItsEntries(t *testing.T) {
 				want := n.logged(t, x.org, x.start, func(e *carillon.Entry) bool {
 					return slices.ContainsFunc(x.pats, func(p carillon.Pattern) bool { return match.Match(p, e.Type) })
 				})
-				x.r.await(t, fmt.Sprintf("all %d of %v after %d", len(want), x.pats, x.start), func() bool { return len(x.r.seqs) >= len(want) && len(x.r.marks) == 1 })
+				x.r.await(t, fmt.Sprintf("all %d of %v after %d: %v", len(want), x.pats, x.start, want), func() bool { return len(x.r.seqs) >= len(want) && len(x.r.marks) == 1 })
 				if got := x.r.seen(); !slices.Equal(got, want) {
 					t.Fatalf("%v after %d: got %d entries, want %d: %s", x.pats, x.start, len(got), len(want), cmp.Diff(want, got))
 				}

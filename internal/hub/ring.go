@@ -223,6 +223,15 @@ func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
 	return d, c
 }
 
+// newest is the newest entry; there is one.
+func (r *ring) newest() *Delivery {
+	for {
+		if d := r.table.Load().get(r.head.Load()); d != nil { // or both have moved on meanwhile
+			return d
+		}
+	}
+}
+
 // evict drops the oldest chunks while the ring is over its budget; the newest
 // two stay. A reader that has loaded the table keeps what it sees.
 func (r *ring) evict() {

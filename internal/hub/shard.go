@@ -148,9 +148,12 @@ func (s *Shard) readFrom(part *partition, n uint64) {
 	head := part.ring.head.Load()
 	table := part.ring.table.Load()
 	if n < table.base {
+		// Some have left the ring: every feed reads the log from where it stood. Those
+		// that are still there were for the mark, too: no feed is live before them.
 		for f := range s.feedsOf(part) {
 			f.fallBehindFrom(s.before[part.id])
 		}
+		s.passed(part, part.ring.newest())
 		return
 	}
 	for ; n <= head; n++ {

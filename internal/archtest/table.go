@@ -164,6 +164,40 @@ var Table = []Rule{
 		Why:     "requests and answers; sessions it reaches through an interface, the log through gate and hub",
 	},
 
+	// What comes from other systems.
+	{
+		Package: "internal/source/hook/intake",
+		Why:     "facts as entries and entries as facts: pure",
+	},
+	{
+		Package: "internal/source/hook/provider",
+		Why:     "what each provider signs and says: pure",
+	},
+	{
+		Package: "internal/source/hook/shape",
+		StdOnly: true,
+		Why:     "what is done to a payload: pure",
+	},
+	{
+		Package: "internal/source/hook/ledger",
+		May:     []string{"internal/source/hook/intake"},
+		Why:     "a projection of entries it is handed; it knows no engine and asks nobody",
+	},
+	{
+		Package: "internal/source/hook/action",
+		Why:     "rules, commands and requests; who may verify and who may be called it is handed",
+	},
+	{
+		Package: "internal/source/hook",
+		May:     []string{"internal/engine", "internal/limit", "internal/listen", "internal/match", "internal/wire", "internal/source/hook/*"},
+		Why:     "webhooks into the intake, and from there to whoever publishes, whom it is handed",
+	},
+	{
+		Package: "internal/source/hook/manage",
+		May:     []string{"internal/auth", "internal/engine", "internal/source/hook", "internal/source/hook/intake", "internal/source/hook/ledger", "internal/transport", "internal/wire"},
+		Why:     "requests and answers about sources and deliveries",
+	},
+
 	// The edges.
 	{
 		Package: "internal/server",
@@ -172,7 +206,7 @@ var Table = []Rule{
 	},
 	{
 		Package: "cmd/carillon",
-		May:     []string{"internal/config", "internal/auth", "internal/org", "internal/listen", "internal/server", "internal/bench", "clients/go"},
+		May:     []string{"internal/config", "internal/auth", "internal/org", "internal/listen", "internal/server", "internal/bench", "internal/source/hook", "internal/source/hook/action", "internal/source/hook/provider", "clients/go"},
 		Why:     "flags and output; what it does as a client it does with the client everybody has",
 	},
 	{
@@ -202,4 +236,5 @@ var Confined = map[string][]string{
 	"github.com/nats-io/nats.go":        {"internal/engine/jetstream", "internal/bench", "internal/testkit"},
 	"github.com/alecthomas/kong":        {"cmd/carillon"},
 	"code.dny.dev/ssrf":                 {"internal/safenet"},
+	"modernc.org/sqlite":                {"internal/source/hook/ledger"},
 }

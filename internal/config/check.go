@@ -59,6 +59,7 @@ func (c *Config) check() []Problem {
 	}
 	k.limits(&c.Limits)
 	k.timing(c)
+	k.hooks(c)
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	k.oneOf("log.format", c.Log.Format, "json", "text")
 	return k.problems

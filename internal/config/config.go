@@ -37,6 +37,7 @@ type Config struct {
 	Poll       Poll       `yaml:"poll"`
 	Drain      Drain      `yaml:"drain"`
 	Memory     Memory     `yaml:"memory"`
+	Hooks      Hooks      `yaml:"hooks"`
 	Log        Log        `yaml:"log"`
 
 	file  string            // where it was read from, or ""
@@ -131,6 +132,7 @@ type Org struct {
 	Disabled  bool         `yaml:"disabled,omitempty"`
 	Limits    OrgLimits    `yaml:"limits,omitempty"`
 	Retention OrgRetention `yaml:"retention,omitempty"`
+	Sources   []Source     `yaml:"sources,omitempty"` // of webhooks
 }
 
 // OrgRetention is how much of an organization's own log is kept; nil means what
@@ -264,6 +266,12 @@ type Limits struct {
 	HistoryBytes      Size `yaml:"history_bytes"`
 	HistoryConcurrent int  `yaml:"history_concurrent"`
 
+	HookSources            int  `yaml:"hook_sources"`
+	HookBytesInFlight      Size `yaml:"hook_bytes_in_flight"`
+	HookSpoolBytes         Size `yaml:"hook_spool_bytes"`
+	HookRefusalsPerSecond  int  `yaml:"hook_refusals_per_second"`
+	HookDeliveriesInMemory int  `yaml:"hook_deliveries_in_memory"`
+
 	// Of every organization that has no own; 0: no limit.
 	PublishPerSecond      int  `yaml:"publish_per_second"`
 	PublishBurst          int  `yaml:"publish_burst"` // 0: one second's worth
@@ -373,6 +381,12 @@ func Default() *Config {
 			JWKSWaiting: 1000,
 			CEBytes:     8 * kb,
 
+			HookSources:            100,
+			HookBytesInFlight:      64 * mib,
+			HookSpoolBytes:         gib,
+			HookRefusalsPerSecond:  100,
+			HookDeliveriesInMemory: 10_000,
+
 			Handshakes:       8192,
 			ProxyHeaderBytes: 4 * kib,
 			RequestsInFlight: 4096,
@@ -416,6 +430,11 @@ func Default() *Config {
 		Log:   Log{Level: "info", Format: "json"},
 
 		Memory: Memory{Garbage: 256 * mib},
+		Hooks: Hooks{
+			Retention: HookRetention{Age: 30 * day, Bytes: 4 * gib},
+			Keep:      30 * day, Known: 3 * day, AnswerWithin: 8 * second / 10, Workers: 64,
+			Commands: Commands{Timeout: 30 * second, Output: 64 * kib, Concurrent: 16, PerHook: 4, Queue: 256},
+		},
 	}
 }
 

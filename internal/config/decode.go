@@ -79,6 +79,8 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 	}
 	empty := n.Kind == yaml.ScalarNode && n.Tag == "!!null"
 	switch {
+	case v.Type() == reflect.TypeFor[Source]():
+		d.source(path, n, v.Addr().Interface().(*Source))
 	case v.Kind() == reflect.Struct:
 		if empty {
 			return // all its keys are comments

@@ -6,10 +6,19 @@
 // enginetest holds the promises as a test; engine/jetstream and engine/memory
 // keep them.
 //
+// # Two logs
+//
+// Every organization has a second log, its intake: what came from outside and is
+// not an event yet, and what became of it. It keeps every promise of a [Log], in
+// partitions of its own, whose numbers follow those of events, and with retention,
+// limits and budgets of its own. A key that one log knows is unknown to the other,
+// and no position of one is of the other. What is appended to one does not wait for
+// the other.
+//
 // # Isolation
 //
-// [Engine.Open] hands out a [Log], and [Engine.Signals] what is never logged, both
-// bound to one organization. Nothing below takes an organization as an argument,
+// [Engine.Open] and [Engine.Intake] hand out a [Log], and [Engine.Signals] what is
+// never logged, all bound to one organization. Nothing below takes an organization as an argument,
 // so nobody can read another's entries by passing a wrong one.
 //
 // # Byte budgets
@@ -33,11 +42,23 @@ import (
 
 // Engine is one durable log, shared by all organizations of an install.
 type Engine interface {
-	// Partitions is the number of partitions, fixed when the log was made.
+	// Partitions is the number of partitions of events, fixed when the log was made.
+	// They are numbered from 0.
 	Partitions() int
 
-	// Open returns the log of one organization. It does no I/O.
+	// IntakePartitions is the number of those of intakes, also fixed. They are
+	// [Partitions(), Partitions()+IntakePartitions()), and Tail, State, Check and
+	// Head take their numbers as they take the others.
+	IntakePartitions() int
+
+	// Open returns the log of one organization's events. It does no I/O.
 	Open(org carillon.OrgID) Log
+
+	// Intake returns the organization's second log: what came from outside and is
+	// not an event yet, and what became of it. Its entries' data is any bytes, none
+	// at all too. A batch may be a body of 25 MiB in pieces of 768 KiB. It does no
+	// I/O.
+	Intake(org carillon.OrgID) Log
 
 	// Signals are the organization's ephemeral events. It does no I/O.
 	Signals(org carillon.OrgID) Signals
@@ -92,8 +113,8 @@ type Log interface {
 	// not stored again: its receipt has the first one's position. The same key
 	// twice in one batch counts once. Batches appended one after the other by
 	// one goroutine keep their order, also through the engine's own retries.
-	// Errors are *carillon.Error: unavailable after PublishTimeout, or
-	// quota_exceeded.
+	// Errors are *carillon.Error: unavailable after PublishTimeout, quota_exceeded, or
+	// too_large for an event or a batch that it can never take.
 	Append(batch []Append, done func([]carillon.Receipt, error))
 
 	// Read calls f for the organization's entries in the range, oldest first.
@@ -116,7 +137,8 @@ type Log interface {
 	Purge(ctx context.Context, upTo uint64) error
 }
 
-// Append is one event to store.
+// Append is one event to store. The engine keeps Event and its data: nobody may
+// change them any more.
 type Append struct {
 	Event *carillon.Event
 	// Key makes it idempotent within the organization; it is any text. Empty: the
@@ -204,11 +226,13 @@ type Caps struct {
 	Durable        bool          // an acknowledged entry survives the process
 	FsyncBeforeAck bool          // and the machine's power
 	DedupeWindow   time.Duration // how long Append knows a key
-	Retention      time.Duration // how long an entry is kept
+	Retention      time.Duration // how long an event is kept
 	Describe       string        // for the banner: "sync always" and the like
+
+	IntakeRetention time.Duration // how long an entry of an intake is kept
 }
 
-// Stats are counters since the start.
+// Stats are counters since the start, of both logs together.
 type Stats struct {
 	Appends       uint64 // events stored
 	Duplicates    uint64

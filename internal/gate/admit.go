@@ -13,7 +13,7 @@ import (
 )
 
 // admit checks and stamps a batch; bytes is what its events have together.
-func (g *Gate) admit(p *carillon.Principal, drafts []carillon.Draft, now time.Time) (batch []engine.Append, bytes int, err *carillon.Error) {
+func (g *Gate) admit(p *publisher, drafts []carillon.Draft, now time.Time) (batch []engine.Append, bytes int, err *carillon.Error) {
 	switch {
 	case len(drafts) == 0:
 		return nil, 0, carillon.BadRequest("there are no events; send 1–%d", g.cfg.BatchEvents)
@@ -31,7 +31,7 @@ func (g *Gate) admit(p *carillon.Principal, drafts []carillon.Draft, now time.Ti
 			return nil, 0, carillon.BadRequest("event %d: some events here are ephemeral and others are not; publish the two kinds apart", i)
 		}
 		if who == "" && d.ID != "" {
-			who = p.Publisher()
+			who = p.ids()
 		}
 		key, err := g.stamp(e, p, d, who, now)
 		if err != nil {
@@ -51,7 +51,7 @@ func (g *Gate) admit(p *carillon.Principal, drafts []carillon.Draft, now time.Ti
 }
 
 // stamp fills e from a draft that may be published as it is.
-func (g *Gate) stamp(e *carillon.Event, p *carillon.Principal, d *carillon.Draft, who string, now time.Time) (key string, err error) {
+func (g *Gate) stamp(e *carillon.Event, p *publisher, d *carillon.Draft, who string, now time.Time) (key string, err error) {
 	if e.Type, err = g.eventType(p, d.Type); err != nil {
 		return "", err
 	}
@@ -74,23 +74,29 @@ func (g *Gate) stamp(e *carillon.Event, p *carillon.Principal, d *carillon.Draft
 	if d.Ephemeral && d.ID != "" {
 		return "", carillon.BadRequest("an ephemeral event is never stored and so has no id; leave out its id or the Idempotency-Key, or ephemeral")
 	}
-	e.From = p.User
+	e.From, e.Source, e.Delivery = p.User, p.source, p.delivery
 	return key, nil
 }
 
 // eventType checks the type and whether the caller may publish it.
-func (g *Gate) eventType(p *carillon.Principal, s string) (carillon.Type, error) {
+func (g *Gate) eventType(p *publisher, s string) (carillon.Type, error) {
 	t, err := carillon.ParseType(s)
 	if err != nil {
 		return "", err
 	}
+	if p.source != "" {
+		if t.First() != p.source {
+			return "", carillon.Errorf(carillon.CodeForbidden, "event type %q: those of the source %q begin with its name", t, p.source)
+		}
+		return t, nil
+	}
 	if t.Reserved() {
 		return "", carillon.Errorf(carillon.CodeForbidden, "event type %q: types that begin with %q come from the server only; choose another first word", t, t.First())
 	}
-	if _, ok := g.sources[t.First()]; ok {
+	if g.cfg.Source != nil && g.cfg.Source(p.Org, t.First()) {
 		return "", carillon.Errorf(carillon.CodeForbidden, "event type %q: %q is a webhook source, whose types come from there only; choose another first word", t, t.First())
 	}
-	if !match.MayPublish(p, t) {
+	if !match.MayPublish(p.Principal, t) {
 		return "", carillon.Errorf(carillon.CodeForbidden, "this credential may not publish event type %q; it needs a role or permissions that allow it", t)
 	}
 	return t, nil

@@ -32,9 +32,10 @@ type Config struct {
 	Signals func(carillon.OrgID) engine.Signals
 	// Orgs knows which organizations exist, and their limits. Required.
 	Orgs *org.Directory
-	// Sources are the names of the configured webhook sources: nobody may
-	// publish types that begin with one.
-	Sources []string
+	// Source reports whether an organization has a source of this name: nobody
+	// else may publish types that begin with it. Nil: there are none. It must not
+	// block.
+	Source func(org carillon.OrgID, name string) bool
 
 	EventBytes    int   // of data in one event
 	BatchEvents   int   // events in one batch
@@ -67,7 +68,6 @@ const busyRetry = time.Second
 // Gate admits events. Make one with New.
 type Gate struct {
 	cfg     Config
-	sources map[string]struct{}
 	tenants tenants
 	count   counters
 	waiters sync.Pool // of *waiter
@@ -94,10 +94,7 @@ func New(cfg Config) *Gate {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	g := &Gate{cfg: cfg, sources: make(map[string]struct{}, len(cfg.Sources))}
-	for _, s := range cfg.Sources {
-		g.sources[s] = struct{}{}
-	}
+	g := &Gate{cfg: cfg}
 	g.count.limits = newLimits()
 	g.tenants.open, g.tenants.signals = cfg.Open, cfg.Signals
 	g.tenants.atLeast = cfg.EventBytes
@@ -113,21 +110,49 @@ func New(cfg Config) *Gate {
 //
 // The gate keeps the Data and the strings of the drafts, not the slice itself.
 func (g *Gate) Submit(p *carillon.Principal, drafts []carillon.Draft, done func([]carillon.Receipt, error)) {
-	if err := g.submit(p, drafts, done); err != nil {
+	g.submit(publisher{Principal: p}, drafts, done)
+}
+
+// SubmitFrom is Submit for an event that a source of the organization made of a
+// delivery. Its type begins with the source's name. The draft's ID is unique among
+// those of the source.
+func (g *Gate) SubmitFrom(org carillon.OrgID, source, delivery string, d carillon.Draft, done func([]carillon.Receipt, error)) {
+	g.submit(publisher{Principal: &carillon.Principal{Org: org}, source: source, delivery: delivery}, []carillon.Draft{d}, done)
+}
+
+// publisher is who publishes.
+type publisher struct {
+	*carillon.Principal
+
+	source   string // of the organization, instead of a principal; or ""
+	delivery string // that came to the source
+}
+
+// ids says whose own ids the publisher's are: the user's, the org's servers'
+// together, or a source's. They never meet.
+func (p *publisher) ids() string {
+	if p.source != "" {
+		return "s." + p.source
+	}
+	return p.Publisher()
+}
+
+func (g *Gate) submit(p publisher, drafts []carillon.Draft, done func([]carillon.Receipt, error)) {
+	if err := g.take(&p, drafts, done); err != nil {
 		g.count.refuse(err)
 		done(nil, err)
 	}
 }
 
-// submit calls done only if it returns nil.
-func (g *Gate) submit(p *carillon.Principal, drafts []carillon.Draft, done func([]carillon.Receipt, error)) *carillon.Error {
+// take calls done only if it returns nil.
+func (g *Gate) take(p *publisher, drafts []carillon.Draft, done func([]carillon.Receipt, error)) *carillon.Error {
 	if g.cfg.Full != nil {
 		if err := g.cfg.Full(); err != nil {
 			return carillon.AsError(err)
 		}
 	}
 	now := g.cfg.Now()
-	o, err := g.organization(p)
+	o, err := g.organization(p.Principal)
 	if err != nil {
 		return err
 	}

@@ -256,7 +256,7 @@ func TestTheGateRefuses(t *testing.T) {
 		}, carillon.CodeTooLarge, "202 bytes together; at most 200"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := newRig(t, gate.Config{Sources: []string{"gh"}, EventBytes: 100, BatchEvents: 3, BatchBytes: 200},
+			r := newRig(t, gate.Config{Source: sourceOf("acme", "gh"), EventBytes: 100, BatchEvents: 3, BatchBytes: 200},
 				org.Org{ID: "acme"}, org.Org{ID: "off", Disabled: true})
 			var answered bool
 			r.Submit(tc.who, tc.drafts, func(receipts []carillon.Receipt, err error) {

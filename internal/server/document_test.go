@@ -335,7 +335,14 @@ func (d *document) ask(c *http.Client, base, path, body string, header ...string
 	if body != "" {
 		method = http.MethodPost
 	}
-	r, err := http.NewRequestWithContext(d.t.Context(), method, base+path, strings.NewReader(body))
+	inDocument, _, _ := strings.Cut(path, "?")
+	return d.request(c, method, base+path, inDocument, body, header...)
+}
+
+// request makes a request of an operation, whose path in the document is given.
+func (d *document) request(c *http.Client, method, url, path, body string, header ...string) (*http.Response, []byte) {
+	d.t.Helper()
+	r, err := http.NewRequestWithContext(d.t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -353,7 +360,6 @@ func (d *document) ask(c *http.Client, base, path, body string, header ...string
 			d.t.Fatal(err)
 		}
 	}
-	path, _, _ = strings.Cut(path, "?")
 	d.check(exchange{path, r, []byte(body), resp, answer})
 	if resp.Header.Get("Content-Type") == "text/event-stream" {
 		d.stream(under("/paths", path, strings.ToLower(method)), resp.Body)

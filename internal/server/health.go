@@ -31,6 +31,7 @@ type progress struct {
 	auth    *auth.Authenticator
 	history *hub.History
 	api     *api.API
+	hooks   *hooks
 	orgs    http.Handler // the management of organizations
 	echo    http.Handler // sends back what it gets
 }

@@ -29,6 +29,8 @@ const (
 	// childSmall is the one that has it keep little, so that it soon keeps as much
 	// as it ever will.
 	childSmall = "CARILLON_TEST_CHILD_SMALL"
+	// childHooks is the one that gives the organization demo a source of webhooks.
+	childHooks = "CARILLON_TEST_CHILD_HOOKS"
 )
 
 // child is a node that prints its addresses and runs until it is killed or drained.
@@ -36,6 +38,9 @@ func child(dir string) int {
 	cfg := settings(dir)
 	if os.Getenv(childSmall) != "" {
 		cfg.Engine.Retention.EventsPerOrg, cfg.Engine.DedupeWindow, cfg.Limits.RingBytes = 5000, config.Duration(10*time.Second), 4<<20
+	}
+	if os.Getenv(childHooks) != "" {
+		setSource(cfg, "")
 	}
 	rolling(cfg)
 	s, err := server.New(cfg, server.Options{Development: &server.Development{}})

@@ -94,6 +94,8 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 		m.KeySets = append(m.KeySets, telemetry.KeySet(k))
 	}
 
+	m.Hooks = parts.hooks.sample(ctx, m.Limits)
+
 	// A limit that several stages know is met in each of them.
 	for _, met := range []map[string]uint64{g.Limits, c.Limits, parts.history.Limits(), parts.api.Limits(), parts.auth.Limits()} {
 		for limit, n := range met {

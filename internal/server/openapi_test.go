@@ -17,6 +17,7 @@ import (
 	"github.com/carillon-rt/carillon/internal/api"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/config"
+	"github.com/carillon-rt/carillon/internal/source/hook/manage"
 )
 
 // TestTheOpenAPIDocumentIsTrue asks a running node for everything the document
@@ -24,12 +25,13 @@ import (
 // against it.
 func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 	cfg := settings("")
-	cfg.Limits.RequestBytes = 300_000
+	cfg.Limits.RequestBytes, cfg.Limits.HookSources = 300_000, 3
+	withSources(t, cfg, githubSource(""), strings.Replace(githubSource(", allow: [192.0.2.1]"), "name: gh", "name: near", 1))
 	one := 1
-	cfg.Orgs = []config.Org{
+	cfg.Orgs = append(cfg.Orgs, []config.Org{
 		{ID: "slow", Limits: config.OrgLimits{PublishPerSecond: &one}},
 		{ID: "narrow", Limits: config.OrgLimits{Connections: &one}},
-	}
+	}...)
 	s, c, d := start(t, cfg), client(t), newDocument(t)
 	as := func(org, user string, role carillon.Role, p *carillon.Permissions) string {
 		text, err := auth.Sign([]byte(secret), auth.Claims{User: user, Org: org, Role: role, Permissions: p, Expires: time.Now().Add(time.Hour)})
@@ -153,6 +155,8 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 	ask(401, "/v1/tickets", "{}", "Authorization", "Bearer x")
 	ask(403, "/v1/tickets", "{}", "Origin", foreign)
 
+	d.webhooks(c, s.PublicURL(), alice, member)
+
 	// The document itself, which needs no credential.
 	resp, body := d.ask(c, s.PublicURL(), "/v1/openapi.json", "")
 	if resp.StatusCode != http.StatusOK || !json.Valid(body) {
@@ -250,9 +254,12 @@ func TestEveryRouteIsInTheOpenAPIDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	routes := api.Routes()
+	routes := append(api.Routes(), append(manage.Routes(), "POST /hooks/{org}/{source}")...)
 	for _, m := range regexp.MustCompile(`"(/v1/[^"]+)"`).FindAllSubmatch(source, -1) {
 		path := string(m[1])
+		if path == "/v1/hooks/" {
+			continue // manage.Routes
+		}
 		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
 			status, _ := do(t, c, method, s.PublicURL()+path, "")
 			if status != http.StatusMethodNotAllowed && status != http.StatusNotFound {

@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/api"
+	"github.com/carillon-rt/carillon/internal/engine"
 	"github.com/carillon-rt/carillon/internal/org"
 )
 
@@ -51,12 +53,16 @@ func (o *orgs) stop() {
 	o.ended.Wait()
 }
 
-// purge removes every event of an organization.
+// purge removes every event of an organization, what webhooks brought it, and where
+// they came from.
 func (s *Server) purge(ctx context.Context, id carillon.OrgID) error {
-	log := s.engine.Open(id)
-	_, newest, err := log.Bounds(ctx)
-	if err != nil || newest.Seq == 0 {
-		return err
+	err := s.hooks.sources.RemoveAll(ctx, id)
+	for _, log := range []engine.Log{s.engine.Open(id), s.engine.Intake(id)} {
+		_, newest, e := log.Bounds(ctx)
+		if e == nil && newest.Seq != 0 {
+			e = log.Purge(ctx, newest.Seq)
+		}
+		err = errors.Join(err, e)
 	}
-	return log.Purge(ctx, newest.Seq)
+	return err
 }

@@ -43,12 +43,14 @@ func openEngine(ctx context.Context, cfg *config.Config, orgs *org.Directory, lo
 		return memory.New(memory.Config{
 			Partitions: e.Partitions, Retention: e.Retention.Age.D(), MaxPerOrg: int(min(perOrg, math.MaxInt)),
 			OrgBudget: orgs.Budget, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(), SignalBuffer: cfg.Limits.EphemeralBuffer,
+			IntakeRetention: cfg.Hooks.Retention.Age.D(), IntakeMaxBytes: int64(cfg.Hooks.Retention.Bytes), IntakeBudget: intakeBudget(cfg),
 		}), nil
 	}
 	c := jetstream.Config{
 		Dir: cfg.Data, Durability: jetstream.Durability(e.Durability), Partitions: e.Partitions, Prefix: e.NATS.Prefix,
 		Retention: e.Retention.Age.D(), MaxPerOrg: perOrg, OrgBudget: orgs.Budget, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
 		SignalBuffer: cfg.Limits.EphemeralBuffer, Logger: log,
+		IntakeRetention: cfg.Hooks.Retention.Age.D(), IntakeMaxBytes: int64(cfg.Hooks.Retention.Bytes), IntakeBudget: intakeBudget(cfg),
 	}
 	if c.NATS = natsOf(cfg); c.NATS != nil {
 		log.Info("server: connecting to the log", "nats", c.NATS.URL)
@@ -65,6 +67,12 @@ func openEngine(ctx context.Context, cfg *config.Config, orgs *org.Directory, lo
 		return nil, fmt.Errorf("server: the log in %s may not be opened: %w", cfg.Data, err)
 	}
 	return nil, fmt.Errorf("server: open the log: %w", err)
+}
+
+// intakeBudget is how much of what webhooks brought one organization keeps.
+func intakeBudget(cfg *config.Config) func(carillon.OrgID) engine.Budget {
+	budget := engine.Budget{Bytes: int64(cfg.Hooks.Retention.BytesPerOrg)}
+	return func(carillon.OrgID) engine.Budget { return budget }
 }
 
 // StoreInUseError says that another process has the log's directory.
@@ -221,10 +229,10 @@ func published(iss *config.Issuer) *auth.JWKS {
 	return p
 }
 
-func newGate(cfg *config.Config, e engine.Engine, orgs *org.Directory, full func() error) *gate.Gate {
+func newGate(cfg *config.Config, e engine.Engine, orgs *org.Directory, source func(carillon.OrgID, string) bool, full func() error) *gate.Gate {
 	l := &cfg.Limits
 	return gate.New(gate.Config{
-		Open: e.Open, Signals: e.Signals, Orgs: orgs, EventBytes: l.EventBytes.N(), BatchEvents: l.BatchEvents,
+		Open: e.Open, Signals: e.Signals, Orgs: orgs, Source: source, EventBytes: l.EventBytes.N(), BatchEvents: l.BatchEvents,
 		BatchBytes: l.RequestBytes.N(), UsersPerEvent: l.UsersPerEvent,
 		InFlight: l.PublishInFlight, InFlightBytes: int64(l.PublishInFlightBytes), Full: full,
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/carillon-rt/carillon/internal/api"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/hub"
+	"github.com/carillon-rt/carillon/internal/source/hook/manage"
 	"github.com/carillon-rt/carillon/internal/transport"
 	"github.com/carillon-rt/carillon/internal/transport/frames"
 	"github.com/carillon-rt/carillon/internal/transport/poll"
@@ -66,8 +67,12 @@ func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) htt
 		CEBytes: l.CEBytes.N(), WriteTimeout: write, Logger: s.log,
 	})
 	mux.Handle("/v1/", s.crowd.guard(s.bodies.bound(s.api)))
+	mux.Handle("/v1/hooks/", s.crowd.guard(s.bodies.bound(manage.Handler(manage.Config{
+		Auth: a, Sources: s.hooks.sources, Ledger: s.hooks.ledger, Intake: s.engine.Intake, IDs: s.hooks.ids, Events: s.ids, Logger: s.log,
+	}))))
+	mux.Handle("/hooks/", s.crowd.guard(s.hooks.door(cfg, s.log)))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		transport.Problem(w, r, s.log, carillon.Errorf(carillon.CodeNotFound, "there is nothing at this path; everything is under /v1/"))
+		transport.Problem(w, r, s.log, carillon.Errorf(carillon.CodeNotFound, "there is nothing at this path; everything is under /v1/, and webhooks are sent to /hooks/"))
 	})
 	others := origins.CORS(mux)
 	s.header.most = l.HeaderBytes.N()

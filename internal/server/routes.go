@@ -2,13 +2,15 @@ package server
 
 import (
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"github.com/carillon-rt/carillon/internal/telemetry"
 )
 
-// routes are the paths that are counted one by one; any other is "other".
-var routes = [...]string{"/v1/ws", "/v1/sse", "/v1/poll", "/v1/frames", "/v1/events", "/v1/openapi.json", "/v1/tickets", "other"}
+// routes are the paths that are counted one by one, those that end with '/' with all
+// below them; any other is "other".
+var routes = [...]string{"/v1/ws", "/v1/sse", "/v1/poll", "/v1/frames", "/v1/events", "/v1/openapi.json", "/v1/tickets", "/v1/hooks/", "/hooks/", "other"}
 
 // webSocket is the index of its route.
 const webSocket = 0
@@ -42,7 +44,7 @@ func (c *routeCounts) count(next http.Handler) http.Handler {
 // route is the index of a path.
 func route(path string) int {
 	for i, known := range routes {
-		if path == known {
+		if path == known || strings.HasSuffix(known, "/") && strings.HasPrefix(path, known) {
 			return i
 		}
 	}

@@ -94,6 +94,7 @@ type Server struct {
 	history *hub.History
 	orgs    orgs
 	api     *api.API
+	hooks   hooks
 	loops   []*loop.Loop // of the hub's shards; none where the system has no such
 	sockets loop.Sockets
 	front   *front.Front // nil: net/http reads every request
@@ -142,6 +143,9 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	if _, err := newAuth(cfg, dir, auth.Config{}); err != nil {
 		return nil, err
 	}
+	if err := checkHooks(cfg); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -168,14 +172,18 @@ func (s *Server) Run(ctx context.Context, onReady func() error) error {
 	return errors.Join(err, s.stopErr)
 }
 
-// Reload reads the certificate's files again. The rest of the settings is as it
-// was at the start. A node that does not serve yet has just read them.
+// Reload reads the files of the certificate and of webhooks' secrets again. The rest of
+// the settings is as it was at the start. A node that does not serve yet has just read
+// them.
 func (s *Server) Reload() {
 	if s.health.url() == "" {
 		return
 	}
 	s.told(s.opt.Manager.Reloading())
 	s.certs.reload()
+	if err := s.hooks.sources.Reload(); err != nil {
+		s.log.Error("server: secrets of webhooks could not be read again; they stay as they were", "err", err)
+	}
 	s.told(s.opt.Manager.Ready("serving on " + s.PublicURL()))
 }
 
@@ -243,10 +251,16 @@ func (s *Server) start(ctx context.Context) (err error) {
 	available := memoryAvailable(os.DirFS("/"))
 	s.memory.limit(available, s.cfg.Limits.MemoryPercent, memoryUsed)
 	s.garbage.start(ctx, uint64(s.cfg.Memory.Garbage), available)
-	s.gate = newGate(s.cfg, s.engine, verifier.orgs, s.memory.full)
+	if err := s.openSources(); err != nil {
+		return err
+	}
+	s.gate = newGate(s.cfg, s.engine, verifier.orgs, s.hooks.sources.Has, s.memory.full)
 	s.admission = newAdmission(&s.cfg.Handshakes)
 	s.core = newCore(s.cfg, s.hub, s.ids, s.gate, verifier, s.memory.full)
 	if err := s.followOrgs(ctx, dir); err != nil {
+		return err
+	}
+	if err := s.startHooks(ctx, dir, key); err != nil {
 		return err
 	}
 	s.sockets.WriteTimeout, s.sockets.SendBuffer = s.cfg.Connection.WriteTimeout.D(), s.cfg.Connection.SendBuffer.N()
@@ -254,7 +268,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 	handler := s.publicHandler(verifier.Authenticator, origins)
 	s.health.store(&progress{
 		core: s.core, engine: s.engine, hub: s.hub, gate: s.gate,
-		auth: verifier.Authenticator, history: s.history, api: s.api,
+		auth: verifier.Authenticator, history: s.history, api: s.api, hooks: &s.hooks,
 		orgs: api.NewManagement(s.orgs.api), echo: s.echo(),
 	})
 
@@ -348,6 +362,9 @@ func (s *Server) stopAll(ctx, signal context.Context) error {
 	if s.stopKeys != nil {
 		s.stopKeys()
 		s.keys.Wait()
+	}
+	if err := s.hooks.stop(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("server: the ledger of webhooks: %w", err))
 	}
 	s.garbage.stop()
 	s.health.stopped()

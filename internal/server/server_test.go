@@ -119,7 +119,8 @@ type frame struct {
 	Payload                                 json.RawMessage
 	Backfill                                bool
 	Gap                                     *struct{ Reason string }
-	RetryAfterMS                            int `json:"retry_after_ms"`
+	RetryAfterMS                            int    `json:"retry_after_ms"`
+	EventType                               string `json:"event_type"`
 }
 
 // dial opens a WebSocket and subscribes to everything after a cursor.

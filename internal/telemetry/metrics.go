@@ -133,6 +133,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		e.counter("carillon_jwks_fetches_total", "Times they were fetched.", k.Failures, "issuer", k.Issuer, "result", "failed")
 	}
 
+	e.hooks(&s.Hooks)
+
 	for _, r := range s.Requests {
 		e.counter("carillon_http_requests_total", "Requests answered, by route and status.", r.Count, "route", r.Route, "code", strconv.Itoa(r.Status))
 	}

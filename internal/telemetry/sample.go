@@ -52,6 +52,9 @@ type Sample struct {
 	EphemeralDelivered uint64
 	EphemeralDropped   map[string]uint64 // by reason
 
+	// Of webhooks.
+	Hooks HookSample
+
 	// Of the way in.
 	Published, Duplicates uint64
 	PublishedBytes        uint64
@@ -113,4 +116,45 @@ type Histogram struct {
 	Bounds  []time.Duration // upper bounds, ascending
 	Buckets []uint64        // one more than bounds, for what is above the last; not cumulative
 	Sum     time.Duration
+}
+
+// HookSample is what a node's counters say of webhooks.
+type HookSample struct {
+	Received          []HookCount // requests, by source and what became of them at the door
+	SignatureFailures []HookCount // by source and reason
+	Outcomes          map[string]uint64
+	Retries           uint64
+	Durations         Durations   // from receipt, or retry, to outcome
+	Dead, Pending     []HookCount // now, by source and organization
+	InMemory          int         // deliveries that are processed or wait for it, now
+	Lag               uint64      // entries that the ledger has not taken up, now
+	Folded            uint64      // entries that it has
+	Duplicates        uint64
+	Rebuilt           uint64 // times the ledger was made anew
+	Spooled           int64  // deliveries on this node's disk, now
+	SpooledBytes      int64
+	BodyBytes         int64 // of requests in hand, now
+	Unrecorded        uint64
+	Secrets           []HookSecret
+	Leader            bool // this node processes
+}
+
+// HookCount is a count of one source.
+type HookCount struct {
+	Source, Of string // Of: a status, a reason or an organization
+	Count      uint64
+}
+
+// HookSecret is a secret of a source, by its id.
+type HookSecret struct {
+	Org, Source, Secret string
+	Used                uint64
+	Last                time.Time // zero: never
+}
+
+// Durations is a histogram in seconds. Buckets has one more element than Bounds.
+type Durations struct {
+	Bounds  []float64
+	Buckets []uint64
+	Sum     float64
 }

@@ -19,9 +19,19 @@ const (
 	orgEvents = 200
 )
 
-// RunBudget tests budgets. open gives a new, empty engine in which an
-// organization has the budget that it is told.
+// RunBudget tests budgets of events. open gives a new, empty engine in which an
+// organization's events have the budget that it is told.
 func RunBudget(t *testing.T, open func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine) {
+	runBudget(t, open, ofEvents)
+}
+
+// RunIntakeBudget tests those of intakes: open's budget is theirs, and events have
+// none.
+func RunIntakeBudget(t *testing.T, open func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine) {
+	runBudget(t, open, ofIntake)
+}
+
+func runBudget(t *testing.T, open func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine, which logs) {
 	for _, tt := range []struct {
 		name   string
 		test   func(*testing.T, *bench)
@@ -33,6 +43,7 @@ func RunBudget(t *testing.T, open func(t *testing.T, budget func(carillon.OrgID)
 		{"OrganizationWithinItsBudgetKeepsAll", testBudgetWithin, engine.Budget{Bytes: orgBudget}},
 		{"BudgetOfEventsKeepsTheNewest", testBudgetOfEvents, engine.Budget{Events: orgEvents}},
 		{"BudgetThatComesAndGoesCounts", testBudgetChanges, engine.Budget{}},
+		{"BudgetIsOfOneLogOnly", testBudgetOfOne, engine.Budget{Bytes: orgBudget}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var budget atomic.Pointer[engine.Budget]
@@ -43,7 +54,7 @@ func RunBudget(t *testing.T, open func(t *testing.T, budget func(carillon.OrgID)
 				}
 				return engine.Budget{}
 			})
-			w := newBench(t, e)
+			w := newBench(t, e, which)
 			w.budget = &budget
 			t.Cleanup(func() {
 				if err := e.Close(context.WithoutCancel(w.ctx)); err != nil {
@@ -53,6 +64,15 @@ func RunBudget(t *testing.T, open func(t *testing.T, budget func(carillon.OrgID)
 			tt.test(t, w)
 		})
 	}
+}
+
+func testBudgetOfOne(_ *testing.T, w *bench) {
+	other := w.other(orgA)
+	theirs := w.fillSized(other, 600)
+	mine := w.fillSized(w.a, 600)
+	w.within(w.a, mine)
+	w.positions(w.all(other), theirs)
+	w.resume(other, carillon.Position{Partition: theirs[0].Partition}, engine.OK)
 }
 
 // sized are n events whose data has 1,000 bytes.

@@ -18,13 +18,21 @@ import (
 // patience bounds every wait for something that must happen.
 const patience = 30 * time.Second
 
-// Run tests the engines that open makes: each call gives a new, empty one with
-// at least two partitions. Run closes them.
+// Run tests the engines that open makes, with the organizations' events: each call
+// gives a new, empty one with at least two partitions. Run closes them.
 func Run(t *testing.T, open func(t *testing.T) engine.Engine) {
-	tests := []struct {
-		name string
-		test func(*testing.T, *bench)
-	}{
+	run(t, open, ofEvents, append(logTests(), engineTests()...))
+}
+
+// promise is one, with its test.
+type promise struct {
+	name string
+	test func(*testing.T, *bench)
+}
+
+// logTests are what every log promises.
+func logTests() []promise {
+	return []promise{
 		{"AppendAnswersWithIncreasingPositions", testPositions},
 		{"EntryIsReadAsItWasAppended", testRoundTrip},
 		{"BatchIsConsecutive", testConsecutive},
@@ -63,6 +71,15 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine) {
 		{"BoundsAreTheKeptOnes", testBounds},
 		{"AtIsJustBeforeWhatFollows", testAt},
 		{"PurgeTakesOnlyItsOwn", testPurge},
+		{"StatsCount", testStats},
+		{"CloseAnswersWhatWasAppended", testCloseFlushes},
+		{"ClosedEngineRefuses", testClosed},
+	}
+}
+
+// engineTests are what an engine promises beside its logs.
+func engineTests() []promise {
+	return []promise{
 		{"KVKeepsValues", testKV},
 		{"KVChangesOnlyWhatIsKnown", testKVRevisions},
 		{"KVGivesAClaimToOne", testKVClaim},
@@ -75,35 +92,47 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine) {
 		{"SlowListenerHoldsUpNobody", testSlowListener},
 		{"TooLargeSignalRefusesItsBatch", testTooLargeSignal},
 		{"ClosedEngineHandsNothingOn", testClosedSignals},
-		{"StatsCount", testStats},
 		{"HealthyWhileOpen", testHealthy},
-		{"CloseAnswersWhatWasAppended", testCloseFlushes},
-		{"ClosedEngineRefuses", testClosed},
 	}
+}
+
+func run(t *testing.T, open func(t *testing.T) engine.Engine, which logs, tests []promise) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			e := open(t)
 			if e.Partitions() < 2 {
 				t.Fatalf("the test needs two partitions, the engine has %d", e.Partitions())
 			}
-			t.Cleanup(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), patience)
-				defer cancel()
-				if err := e.Close(ctx); err != nil {
-					t.Errorf("close: %v", err)
-				}
-			})
-			tt.test(t, newBench(t, e))
+			closeAfter(t, e)
+			tt.test(t, newBench(t, e, which))
 		})
 	}
 }
 
-// bench is an engine with some organizations: a and b share a partition, c
-// lives in another.
+func closeAfter(t *testing.T, e engine.Engine) {
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := e.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+}
+
+// logs says which log of an organization is meant.
+type logs func(engine.Engine, carillon.OrgID) engine.Log
+
+func ofEvents(e engine.Engine, org carillon.OrgID) engine.Log { return e.Open(org) }
+func ofIntake(e engine.Engine, org carillon.OrgID) engine.Log { return e.Intake(org) }
+
+// bench is an engine with some organizations' logs of the kind that is tested: a
+// and b share a partition, c lives in another. Where they all share one, c is a log
+// of the other kind.
 type bench struct {
 	engine.Engine
 	t       testing.TB
 	ctx     context.Context
+	which   logs
 	a, b, c engine.Log
 
 	budget *atomic.Pointer[engine.Budget] // of a, in RunBudget
@@ -113,20 +142,28 @@ const (
 	orgA = carillon.OrgID("acme")
 )
 
-func newBench(t testing.TB, e engine.Engine) *bench {
+func newBench(t testing.TB, e engine.Engine, which logs) *bench {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	t.Cleanup(cancel)
-	w := &bench{Engine: e, t: t, ctx: ctx, a: e.Open(orgA)}
-	w.b = e.Open(w.orgIn(true))
-	w.c = e.Open(w.orgIn(false))
+	w := &bench{Engine: e, t: t, ctx: ctx, which: which}
+	w.a = w.log(orgA)
+	w.b = w.log(w.orgIn(true))
+	if w.a.Partition() >= e.Partitions() && e.IntakePartitions() == 1 {
+		w.c = e.Open("elsewhere")
+	} else {
+		w.c = w.log(w.orgIn(false))
+	}
 	return w
 }
+
+// log is an organization's log of the kind that is tested.
+func (w *bench) log(org carillon.OrgID) engine.Log { return w.which(w.Engine, org) }
 
 // orgIn finds an organization in a's partition, or in another.
 func (w *bench) orgIn(same bool) carillon.OrgID {
 	for i := 0; ; i++ {
 		org := carillon.OrgID(fmt.Sprintf("org_%d", i))
-		if (w.Open(org).Partition() == w.a.Partition()) == same {
+		if (w.log(org).Partition() == w.a.Partition()) == same {
 			return org
 		}
 	}

@@ -87,7 +87,7 @@ func testTailContext(t *testing.T, w *bench) {
 	if err := w.Tail(ctx, 0, 0, func(*carillon.Entry) {}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the tail ended with %v", err)
 	}
-	if err := w.Tail(w.ctx, w.Partitions(), 0, func(*carillon.Entry) {}); err == nil {
+	if err := w.Tail(w.ctx, w.Partitions()+w.IntakePartitions(), 0, func(*carillon.Entry) {}); err == nil {
 		t.Error("there is a partition too many")
 	}
 }
@@ -367,7 +367,7 @@ func testIsolation(t *testing.T, w *bench) {
 			if err != nil {
 				r.Fatal(err)
 			}
-			orgs = append(orgs, &org{id: id, log: w.Open(id), keys: make(map[string]carillon.Position)})
+			orgs = append(orgs, &org{id: id, log: w.log(id), keys: make(map[string]carillon.Position)})
 		}
 		check := func(o *org, after uint64, entries []*carillon.Entry) {
 			for _, e := range entries {

@@ -106,7 +106,7 @@ func testResumeOthersLoss(t *testing.T, w *bench) {
 		w.resume(w.a, p, engine.OK)
 	}
 	// One that never had an entry, too.
-	log := w.Open(w.orgBeside("quiet"))
+	log := w.log(w.orgBeside("quiet"))
 	for _, p := range append([]carillon.Position{zero}, mine...) {
 		w.resume(log, p, engine.OK)
 	}
@@ -116,7 +116,7 @@ func testResumeOthersLoss(t *testing.T, w *bench) {
 // orgBeside finds an organization in a's partition that nobody else uses.
 func (w *bench) orgBeside(name string) carillon.OrgID {
 	for org := carillon.OrgID(name); ; org += "x" {
-		if w.Open(org).Partition() == w.a.Partition() {
+		if w.log(org).Partition() == w.a.Partition() {
 			return org
 		}
 	}
@@ -130,7 +130,7 @@ type Faults interface {
 }
 
 // RunFaults tests what an engine promises when the store under it loses
-// something.
+// something, of either log.
 func RunFaults(t *testing.T, open func(t *testing.T) (engine.Engine, Faults)) {
 	for _, tt := range []struct {
 		name string
@@ -141,14 +141,13 @@ func RunFaults(t *testing.T, open func(t *testing.T) (engine.Engine, Faults)) {
 		{"RetentionExpiresReaders", testExpired},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			e, faults := open(t)
-			w := newBench(t, e)
-			t.Cleanup(func() {
-				if err := e.Close(w.ctx); err != nil {
-					t.Errorf("close: %v", err)
-				}
-			})
-			tt.test(t, w, faults)
+			for name, which := range map[string]logs{"Events": ofEvents, "Intake": ofIntake} {
+				t.Run(name, func(t *testing.T) {
+					e, faults := open(t)
+					closeAfter(t, e)
+					tt.test(t, newBench(t, e, which), faults)
+				})
+			}
 		})
 	}
 }
@@ -249,7 +248,7 @@ func testExpired(t *testing.T, w *bench, faults Faults) {
 	lost := w.fill(w.a, 3)   // all gone
 	shared := w.fill(w.b, 3) // gone up to the second
 	kept := w.fill(w.a, 3)
-	late := w.fill(w.Open(w.orgBeside("late")), 1)
+	late := w.fill(w.log(w.orgBeside("late")), 1)
 	faults.ExpireBefore(p, shared[2].Seq)
 
 	w.positions(w.all(w.a), kept)
@@ -269,7 +268,7 @@ func testExpired(t *testing.T, w *bench, faults Faults) {
 		w.resume(w.b, at, engine.OK)
 	}
 	// An organization that lost nothing stands anywhere.
-	newcomer := w.Open(w.orgBeside("late"))
+	newcomer := w.log(w.orgBeside("late"))
 	for _, at := range append([]carillon.Position{zero}, append(lost, late...)...) {
 		w.resume(newcomer, at, engine.OK)
 	}

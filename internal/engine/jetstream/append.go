@@ -12,10 +12,12 @@ import (
 	"github.com/carillon-rt/carillon/internal/engine"
 )
 
-// Limits of one flight. An array that is larger flies alone.
+// Limits of one flight. An array that is larger flies alone. joinBytes is what may
+// be on its way to the server together with what joins: less than it lets lie.
 const (
 	flightEvents = 1000
 	flightBytes  = 1 << 20
+	joinBytes    = 16 << 20
 )
 
 // item is one event on its way into the log.
@@ -94,6 +96,7 @@ type committer struct {
 	reply   []byte
 	taken   []*pending
 	items   []*item
+	bytes   int // of the batches on their way
 	sent    map[string]*item
 	timer   *time.Timer
 }
@@ -119,8 +122,8 @@ func (c *committer) org(id carillon.OrgID) *orgState {
 	defer c.mu.Unlock()
 	o := c.orgs[id]
 	if o == nil {
-		o = &orgState{id: id, account: account{org: id}, subject: subjectFor(c.engine.config.Prefix, eventBranch(c.part.number), id)}
-		_, o.known = c.engine.firsts.get(id)
+		o = &orgState{id: id, account: account{kind: c.part.kind, org: id}, subject: subjectFor(c.engine.config.Prefix, c.part.branch, id)}
+		_, o.known = c.part.kind.firsts.get(id)
 		c.orgs[id] = o
 	}
 	return o
@@ -212,31 +215,39 @@ func (c *committer) run() {
 }
 
 // take removes the next flight from the queue: one batch per organization in
-// turn, until it is full.
+// turn, until it is full. An array that has to fly alone lets this flight go, and
+// is the next one.
 func (c *committer) take(out []*pending) []*pending {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	events, bytes := 0, 0
-	for len(c.turns) > 0 {
-		o := c.turns[0]
-		p := o.queue[0]
+	for i := 0; i < len(c.turns); {
+		p := c.turns[i].queue[0]
+		if len(out) > 0 && p.size > flightBytes {
+			i++
+			continue
+		}
 		if len(out) > 0 && (events+len(p.items) > flightEvents || bytes+p.size > flightBytes) {
 			break
 		}
 		events += len(p.items)
 		bytes += p.size
-		out = append(out, c.pop())
+		out = append(out, c.pop(i))
+		if bytes > flightBytes {
+			break
+		}
 	}
 	return out
 }
 
-// pop removes the next batch; its organization goes to the end of the line. mu
-// is held.
-func (c *committer) pop() *pending {
-	o := c.turns[0]
+// pop removes the next batch of the organization at place i in the line, which goes
+// to its end. mu is held.
+func (c *committer) pop(i int) *pending {
+	o := c.turns[i]
 	p := o.queue[0]
 	o.queue[0] = nil
 	o.queue = o.queue[1:]
+	copy(c.turns[1:], c.turns[:i]) // those before it keep their places
 	c.turns[0] = nil
 	c.turns = c.turns[1:]
 	if len(o.queue) > 0 {

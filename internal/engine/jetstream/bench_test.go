@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -122,6 +125,79 @@ func BenchmarkExternal64Publishers(b *testing.B) {
 			})
 		}
 	})
+}
+
+// webhook is a delivery of the usual size.
+func webhook() *carillon.Event {
+	return &carillon.Event{
+		Type: "hook.received", Time: time.Now(), Source: "github-main", Delivery: "72d3162e-cc78-11e3-81ab-4c9367dc0958", From: "192.0.2.17",
+		CE:   []byte(`{"provider":"github","event":"push","header":{"User-Agent":["Hooks/1"],"Content-Type":["application/json"]},"size":7000,"digest":"` + strings.Repeat("0", 64) + `"}`),
+		Data: bytes.Repeat([]byte(`{"ref":1}`+"\n"), 700),
+	}
+}
+
+// BenchmarkIntake64Callers is what a receiver of webhooks does: each caller appends a
+// delivery of 7 KB, and answers when it is stored.
+func BenchmarkIntake64Callers(b *testing.B) {
+	eachDurability(b, func(b *testing.B, d jetstream.Durability) {
+		for _, orgs := range []int{1, 8} {
+			b.Run(fmt.Sprintf("orgs=%d", orgs), func(b *testing.B) {
+				e := open(b, jetstream.Config{Durability: d, Partitions: benchPartitions})
+				defer e.Close(context.Background())
+				benchIntake(b, e, orgs)
+			})
+		}
+	})
+}
+
+// BenchmarkIntakeBeside25MiB is BenchmarkIntake64Callers while somebody else's largest
+// deliveries are stored, one after the other.
+func BenchmarkIntakeBeside25MiB(b *testing.B) {
+	e := open(b, jetstream.Config{Partitions: benchPartitions})
+	defer e.Close(context.Background())
+	stop := make(chan struct{})
+	var beside sync.WaitGroup
+	n := 0
+	beside.Go(func() {
+		for ; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := engine.AppendWait(context.Background(), e.Intake("large"), large(n, wholeDelivery)); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	benchIntake(b, e, 8)
+	close(stop)
+	beside.Wait()
+	b.ReportMetric(float64(n), "large")
+}
+
+func benchIntake(b *testing.B, e *jetstream.Engine, orgs int) {
+	logs := make([]engine.Log, orgs)
+	ev := webhook()
+	for i := range logs {
+		logs[i] = e.Intake(carillon.OrgID(fmt.Sprintf("org-%d", i)))
+		if _, err := engine.AppendWait(b.Context(), logs[i], []engine.Append{{Event: ev}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	took := make([]time.Duration, b.N)
+	b.ReportAllocs()
+	publishers(b, 64, func(i int) error {
+		begun := time.Now()
+		_, err := engine.AppendWait(context.Background(), logs[i%orgs], []engine.Append{{Event: ev, Key: "d:" + strconv.Itoa(i)}})
+		took[i-1] = time.Since(begun)
+		return err
+	})
+	slices.Sort(took)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "deliveries/s")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }
 
 func BenchmarkAppend256Publishers(b *testing.B) {

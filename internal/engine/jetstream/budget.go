@@ -59,7 +59,8 @@ func (s span) with(o span) span {
 
 // account is what is counted of one organization with a budget.
 type account struct {
-	org carillon.OrgID
+	kind *kind
+	org  carillon.OrgID
 
 	// Guarded by the mu of books.
 	budget engine.Budget // zero: it had none when it was last counted
@@ -86,7 +87,7 @@ func newBooks(e *Engine) *books {
 
 // count notes that an entry was stored. It is called by the partition's committer.
 func (b *books) count(a *account, seq uint64, bytes int64) {
-	budget := b.engine.config.OrgBudget(a.org)
+	budget := a.kind.budget(a.org)
 	if budget == (engine.Budget{}) && a.first == 0 { // only count changes first
 		return
 	}
@@ -206,21 +207,21 @@ func (b *books) settle(ctx context.Context, a *account, closing bool) error {
 	case closing && !caught:
 		return nil // the next process will read it
 	}
-	key := keyBytes + string(a.org)
+	key := a.kind.key(recordBytes, a.org)
 	for {
 		spans, revision, err := e.readBook(ctx, key)
 		if err != nil {
 			return err
 		}
 		if !caught {
-			if spans, err = b.catchUp(ctx, a.org, budget, spans, first-1); err != nil {
+			if spans, err = b.catchUp(ctx, a.kind.log(a.org), budget, spans, first-1); err != nil {
 				return err
 			}
 		}
 		spans = append(spans, fresh...)
 		slices.SortStableFunc(spans, func(x, y span) int { return cmp.Compare(x.UpTo, y.UpTo) })
 		if !closing {
-			if spans, err = b.cut(ctx, a.org, budget, spans); err != nil {
+			if spans, err = b.cut(ctx, a.kind.log(a.org), budget, spans); err != nil {
 				return err
 			}
 		}
@@ -262,12 +263,11 @@ func takeSpans(spans, taken []span) []span {
 
 // catchUp adds what the log has of the organization after the record's end and
 // up to last.
-func (b *books) catchUp(ctx context.Context, org carillon.OrgID, budget engine.Budget, spans []span, last uint64) ([]span, error) {
+func (b *books) catchUp(ctx context.Context, log *log, budget engine.Budget, spans []span, last uint64) ([]span, error) {
 	var after uint64
 	if n := len(spans); n > 0 {
 		after = spans[n-1].UpTo
 	}
-	log := b.engine.Open(org)
 	for after < last {
 		end, err := log.Read(ctx, engine.Range{After: after, UpTo: last}, func(e *carillon.Entry) error {
 			spans = addSpan(spans, budget, span{e.Pos.Seq, engine.StoredSize(&e.Event), 1})
@@ -287,7 +287,7 @@ func (b *books) catchUp(ctx context.Context, org carillon.OrgID, budget engine.B
 // cut takes away the oldest entries of an organization that is a twentieth over
 // its budget, span by span, until the rest fits. It is late by a span at most,
 // so an organization never has more than a tenth too much for long.
-func (b *books) cut(ctx context.Context, org carillon.OrgID, budget engine.Budget, spans []span) ([]span, error) {
+func (b *books) cut(ctx context.Context, log *log, budget engine.Budget, spans []span) ([]span, error) {
 	var total span
 	for _, s := range spans {
 		total = total.with(s)
@@ -296,7 +296,6 @@ func (b *books) cut(ctx context.Context, org carillon.OrgID, budget engine.Budge
 	if !total.over(slack, 1) {
 		return spans, nil
 	}
-	log := b.engine.Open(org)
 	oldest, _, err := log.Bounds(ctx)
 	if err != nil {
 		return nil, err

@@ -35,10 +35,13 @@ func TestByteBudgetHoldsAcrossRestarts(t *testing.T) {
 		name  string
 		first func(carillon.OrgID) engine.Budget
 		close context.Context
+		log   func(*jetstream.Engine, carillon.OrgID) engine.Log
 	}{
-		{"AfterAStop", with, t.Context()},
-		{"WithoutTimeToWriteRecords", with, stopped},
-		{"OfAStoreThatHadNone", nil, t.Context()},
+		{"AfterAStop", with, t.Context(), (*jetstream.Engine).Open},
+		{"WithoutTimeToWriteRecords", with, stopped, (*jetstream.Engine).Open},
+		{"OfAStoreThatHadNone", nil, t.Context(), (*jetstream.Engine).Open},
+		{"OfAnIntakeAfterAStop", with, t.Context(), (*jetstream.Engine).Intake},
+		{"OfAnIntakeWithoutTimeToWriteRecords", with, stopped, (*jetstream.Engine).Intake},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -46,19 +49,19 @@ func TestByteBudgetHoldsAcrossRestarts(t *testing.T) {
 			size := engine.StoredSize(event.Event)
 			fill := func(e *jetstream.Engine, bytes int64) {
 				for ; bytes > 0; bytes -= size {
-					appendAll(t, e.Open("acme"), event)
+					appendAll(t, tt.log(e, "acme"), event)
 				}
 			}
-			e := open(t, jetstream.Config{Dir: dir, OrgBudget: tt.first, Durability: jetstream.Relaxed})
+			e := open(t, jetstream.Config{Dir: dir, OrgBudget: tt.first, IntakeBudget: tt.first, Durability: jetstream.Relaxed})
 			fill(e, budget*95/100)
 			if err := e.Close(tt.close); err != nil {
 				t.Fatal(err)
 			}
-			e = open(t, jetstream.Config{Dir: dir, OrgBudget: with, Durability: jetstream.Relaxed})
+			e = open(t, jetstream.Config{Dir: dir, OrgBudget: with, IntakeBudget: with, Durability: jetstream.Relaxed})
 			defer func() { closeEngine(t, e) }()
 			fill(e, budget*15/100)
 			eventually(t, "cut", func() bool { return e.Stats().Cuts > 0 })
-			if kept := int64(len(readAll(t, e.Open("acme")))) * size; kept < budget*9/10 || kept > budget*11/10 {
+			if kept := int64(len(readAll(t, tt.log(e, "acme")))) * size; kept < budget*9/10 || kept > budget*11/10 {
 				t.Errorf("%d bytes are kept of a budget of %d", kept, budget)
 			}
 		})

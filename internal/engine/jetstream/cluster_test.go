@@ -32,18 +32,20 @@ func TestContractOnACluster(t *testing.T) {
 	}
 	c := testkit.NewCluster(t)
 	n := 0
-	enginetest.Run(t, func(t *testing.T) engine.Engine {
+	open := func(t *testing.T) engine.Engine {
 		n++
 		prefix := fmt.Sprintf("t%d", n)
 		t.Cleanup(func() { // after the engine is closed
-			for _, stream := range []string{"KV_T%d_cfg", "T%d_EV_0", "T%d_EV_1"} {
+			for _, stream := range []string{"KV_T%d_cfg", "T%d_EV_0", "T%d_EV_1", "T%d_IN_0"} {
 				if err := c.JetStream().DeleteStream(context.Background(), fmt.Sprintf(stream, n)); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 		return onCluster(t, c, jetstream.Config{Prefix: prefix, Partitions: 2})
-	})
+	}
+	enginetest.Run(t, open)
+	t.Run("Intake", func(t *testing.T) { enginetest.RunIntake(t, open) })
 }
 
 // publisher is one that sends each of its events until it is acknowledged.

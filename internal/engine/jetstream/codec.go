@@ -59,9 +59,6 @@ func subjectFor(prefix, branch string, org carillon.OrgID) string {
 // signalBranch has the subjects of ephemeral events, which no stream takes.
 const signalBranch = "sig"
 
-// eventBranch has the subjects of a partition's stream.
-func eventBranch(partition int) string { return "ev." + strconv.Itoa(partition) }
-
 // checkOf is the check of the entry stored under a message id; never 0.
 func checkOf(id string) uint32 {
 	if check := uint32(xxhash.Sum64String(id)); check != 0 {
@@ -101,7 +98,11 @@ func encodedSize(ev *carillon.Event, id string) (head, total int) {
 // too large: event i of n.
 func messageSize(ev *carillon.Event, id string, i, n int) (int, error) {
 	head, total := encodedSize(ev, id)
-	if head > maxHeaders || total > maxMessage {
+	switch {
+	case head > maxHeaders:
+		return total, carillon.Errorf(carillon.CodeTooLarge, "event %d of %d takes %d bytes beside its data; at most %d",
+			i+1, n, head, maxHeaders)
+	case total > maxMessage:
 		return total, carillon.Errorf(carillon.CodeTooLarge, "event %d of %d takes %d bytes with its envelope; at most %d, and %d of them beside the data",
 			i+1, n, total, maxMessage, maxHeaders)
 	}

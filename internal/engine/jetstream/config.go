@@ -32,6 +32,9 @@ const (
 	DefaultMaxBytes     = 10 << 30
 	DefaultDedupeWindow = 5 * time.Minute
 	DefaultPrefix       = "car"
+
+	DefaultIntakeRetention = 30 * 24 * time.Hour
+	DefaultIntakeMaxBytes  = 4 << 30
 )
 
 // Config sets up an Engine. Only Dir is required, or NATS.
@@ -59,6 +62,15 @@ type Config struct {
 	// number the disk has no room for is an error.
 	MaxBytes int64
 
+	// The same of the organizations' intakes.
+	IntakeRetention time.Duration                      // how long an entry is kept; default 30 days
+	IntakeMaxPerOrg int64                              // entries kept per organization; 0: no limit
+	IntakeBudget    func(carillon.OrgID) engine.Budget // as OrgBudget
+	// IntakeMaxBytes is beside MaxBytes, and both have to fit the disk. 0: two fifths
+	// of what events have, 4 GiB at most, or what they leave of the disk if that is
+	// less.
+	IntakeMaxBytes int64
+
 	SignalBuffer   int           // ephemeral events that wait for who listens; default engine.DefaultSignalBuffer
 	Prefix         string        // of subjects and of stream names; default "car"
 	PublishTimeout time.Duration // how long an append waits; default engine.PublishTimeout
@@ -66,8 +78,11 @@ type Config struct {
 }
 
 // minBudget is the least disk budget of one partition: two blocks of the
-// server's store.
-const minBudget = 16 << 20
+// server's store. minIntake is that of all intakes: it takes the largest body.
+const (
+	minBudget = 16 << 20
+	minIntake = 32 << 20
+)
 
 func (c Config) withDefaults() (Config, error) {
 	if c.NATS != nil {
@@ -89,12 +104,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Partitions < 0 || c.Partitions > 4096 {
 		return c, fmt.Errorf("jetstream: %d partitions: 1 to 4096", c.Partitions)
 	}
-	if c.Retention < 0 || c.MaxPerOrg < 0 || c.MaxBytes < 0 || c.DedupeWindow < 0 || c.PublishTimeout < 0 || c.SignalBuffer < 0 {
+	if c.Retention < 0 || c.MaxPerOrg < 0 || c.MaxBytes < 0 || c.DedupeWindow < 0 || c.PublishTimeout < 0 || c.SignalBuffer < 0 ||
+		c.IntakeRetention < 0 || c.IntakeMaxPerOrg < 0 || c.IntakeMaxBytes < 0 {
 		return c, errors.New("jetstream: a limit in the config is negative")
 	}
 	setDefault(&c.Retention, DefaultRetention)
 	setDefault(&c.MaxPerOrg, DefaultMaxPerOrg)
-	setDefault(&c.DedupeWindow, min(DefaultDedupeWindow, c.Retention))
+	setDefault(&c.IntakeRetention, DefaultIntakeRetention)
+	setDefault(&c.DedupeWindow, min(DefaultDedupeWindow, c.Retention, c.IntakeRetention))
 	setDefault(&c.PublishTimeout, engine.PublishTimeout)
 	setDefault(&c.Prefix, DefaultPrefix)
 	setDefault(&c.SignalBuffer, engine.DefaultSignalBuffer)
@@ -104,8 +121,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.DedupeWindow > c.Retention {
 		return c, fmt.Errorf("jetstream: the dedupe window %v is longer than the retention %v", c.DedupeWindow, c.Retention)
 	}
-	if c.OrgBudget == nil {
-		c.OrgBudget = func(carillon.OrgID) engine.Budget { return engine.Budget{} }
+	if c.DedupeWindow > c.IntakeRetention {
+		return c, fmt.Errorf("jetstream: the dedupe window %v is longer than the retention of the intake %v", c.DedupeWindow, c.IntakeRetention)
+	}
+	for _, budget := range []*func(carillon.OrgID) engine.Budget{&c.OrgBudget, &c.IntakeBudget} {
+		if *budget == nil {
+			*budget = func(carillon.OrgID) engine.Budget { return engine.Budget{} }
+		}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

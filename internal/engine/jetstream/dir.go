@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,29 +87,14 @@ func (d *storeDir) used() int64 {
 	return total
 }
 
-// budget decides how many bytes all partitions may use: what was asked for, or
-// the default within the disk. Part of the disk stays free for what is not
-// ours and for the server's staging files.
-func (d *storeDir) budget(asked int64, partitions int) (int64, error) {
-	least := int64(partitions) * minBudget
+// budget decides how many bytes the events may use, in so many partitions, and the
+// intakes: see divide.
+func (d *storeDir) budget(events, intake int64, partitions int) (ofEvents, ofIntake int64, err error) {
 	free, known := diskFree(d.path)
-	room := (free + d.used()) / 10 * 9
-	switch {
-	case asked > 0 && asked < least:
-		return 0, fmt.Errorf("jetstream: a disk budget of %s is too little for %d partitions; at least %s",
-			byteSize(asked), partitions, byteSize(least))
-	case asked > 0 && known && asked > room:
-		return 0, fmt.Errorf("jetstream: a disk budget of %s does not fit: %s has room for %s",
-			byteSize(asked), d.path, byteSize(room))
-	case asked > 0:
-		return asked, nil
-	case !known || room >= DefaultMaxBytes:
-		return DefaultMaxBytes, nil
-	case room < least:
-		return 0, fmt.Errorf("jetstream: %s has room for %s; %d partitions need at least %s",
-			d.path, byteSize(room), partitions, byteSize(least))
+	if !known {
+		free = math.MaxInt64 / 2
 	}
-	return max(least, room>>28<<28), nil // in steps, so that a restart seldom changes it
+	return divide(d.path, free+d.used(), events, intake, partitions)
 }
 
 func byteSize(n int64) string {

@@ -76,15 +76,35 @@ func natsConn(t testing.TB, url string) (*nats.Conn, natsjs.JetStream) {
 }
 
 func TestContractOnAnExternalServer(t *testing.T) {
-	enginetest.Run(t, func(t *testing.T) engine.Engine {
-		e, _ := external(t, jetstream.Config{Durability: jetstream.Relaxed})
-		return e
+	enginetest.Run(t, openRelaxed)
+}
+
+func TestContractOfTheIntakeOnAnExternalServer(t *testing.T) {
+	enginetest.RunIntake(t, openRelaxed)
+}
+
+func openRelaxed(t *testing.T) engine.Engine {
+	t.Helper()
+	e, _ := external(t, jetstream.Config{Durability: jetstream.Relaxed})
+	return e
+}
+
+func TestContractOfRestartsOnAnExternalServer(t *testing.T) {
+	enginetest.RunRestart(t, func(t *testing.T) (engine.Engine, func() engine.Engine) {
+		e, s := external(t, jetstream.Config{Partitions: 2})
+		return e, func() engine.Engine {
+			return openExternal(t, jetstream.Config{NATS: &jetstream.NATS{URL: s.ClientURL(), Replicas: 1}})
+		}
 	})
 }
 
 func TestContractOfBudgetsOnAnExternalServer(t *testing.T) {
 	enginetest.RunBudget(t, func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine {
 		e, _ := external(t, jetstream.Config{OrgBudget: budget})
+		return e
+	})
+	enginetest.RunIntakeBudget(t, func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine {
+		e, _ := external(t, jetstream.Config{IntakeBudget: budget})
 		return e
 	})
 }

@@ -11,7 +11,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -68,8 +70,13 @@ func (f Faults) restart(ctx context.Context, meanwhile func() error) error {
 	// The caller goes on when the engine is back.
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	for _, nc := range []interface{ FlushWithContext(context.Context) error }{f.engine.signals, f.engine.tails, f.engine.replays} {
-		if err := nc.FlushWithContext(ctx); err != nil {
+	for _, nc := range []*nats.Conn{f.engine.signals, f.engine.replays, f.engine.events.tails, f.engine.intake.tails} {
+		err := nc.FlushWithContext(ctx)
+		for errors.Is(err, nats.ErrConnectionClosed) && ctx.Err() == nil { // it had not noticed yet
+			<-time.After(inProcessWait)
+			err = nc.FlushWithContext(ctx)
+		}
+		if err != nil {
 			return wrap(err, "restart")
 		}
 	}

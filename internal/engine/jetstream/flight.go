@@ -140,12 +140,14 @@ func (c *committer) fly(batches []*pending, grow bool) (all []*pending, wait tim
 	}
 	c.flight++
 	c.engine.stats.flights.Add(1)
+	// What a large array takes says nothing of others.
+	usual := c.bytes <= flightBytes
 	start := time.Now()
 	if !whole && !c.cost.batch(len(c.items)) {
 		var good bool
 		batches, good, wait = c.flyPlain(batches, first, grow)
 		unknown(c.items)
-		if good {
+		if good && usual {
 			c.cost.flewPlain(len(c.items), time.Since(start))
 		}
 		c.settle(c.items, batches)
@@ -163,7 +165,9 @@ func (c *committer) fly(batches []*pending, grow bool) (all []*pending, wait tim
 	case a.code != 0:
 		return batches, c.batchRefused(a, c.items, batches)
 	}
-	c.cost.flewBatch(len(c.items), time.Since(start))
+	if usual {
+		c.cost.flewBatch(len(c.items), time.Since(start))
+	}
 	c.settle(c.items, batches)
 	return batches, 0
 }
@@ -180,7 +184,7 @@ func unknown(items []*item) {
 // pick lists the items that have to be sent in c.items: of those with one id
 // only the first. whole: some batch has more than one, so they must fly as one.
 func (c *committer) pick(batches []*pending) (whole bool) {
-	c.items = c.items[:0]
+	c.items, c.bytes = c.items[:0], 0
 	clear(c.sent)
 	for _, p := range batches {
 		if p.err == nil && !p.answered && c.add(p) > 1 {
@@ -195,6 +199,7 @@ func (c *committer) add(p *pending) (n int) {
 	if p.attempts++; p.attempts == 1 {
 		p.floor = c.head
 	}
+	c.bytes += p.size
 	for i := range p.items {
 		it := &p.items[i]
 		it.same, it.refused = nil, false
@@ -230,14 +235,14 @@ func (c *committer) findNew(items []*item) (map[*item]bool, error) {
 		}
 		if found.seq > 0 {
 			o.known = true
-			if c.engine.firsts.shared {
+			if c.part.kind.firsts.shared {
 				continue // who stored it has written the record
 			}
 			seq := found.seq
 			if found.header.Get(hdrFirst) == "" {
 				seq = 0 // it had others before
 			}
-			c.engine.firsts.put(o.id, seq)
+			c.part.kind.firsts.put(o.id, seq)
 			continue
 		}
 		if first == nil {
@@ -250,7 +255,7 @@ func (c *committer) findNew(items []*item) (map[*item]bool, error) {
 
 // link makes sure of a connection and of a place for the answers.
 func (c *committer) link() error {
-	conn, gone, err := c.engine.publish.get()
+	conn, gone, err := c.part.kind.publish.get()
 	if err != nil {
 		return err
 	}
@@ -317,6 +322,7 @@ func (c *committer) flyPlain(batches []*pending, first map[*item]bool, grow bool
 		}
 		answers++
 		it := c.items[i]
+		c.bytes -= it.owner.size
 		switch {
 		case a.code == 0:
 			c.stored(it, a.seq, a.dup)
@@ -355,10 +361,10 @@ func (c *committer) join(batches []*pending, unanswered int) []*pending {
 	}
 	for room := flightEvents - unanswered; room > 0 && len(c.turns) > 0 && len(c.items) < maxBatch; room-- {
 		o := c.turns[0]
-		if p := o.queue[0]; len(p.items) != 1 || p.err != nil || !o.known {
+		if p := o.queue[0]; len(p.items) != 1 || p.err != nil || !o.known || c.bytes+p.size > joinBytes {
 			break
 		}
-		p := c.pop()
+		p := c.pop(0)
 		batches = append(batches, p)
 		c.add(p)
 	}
@@ -488,7 +494,7 @@ func (c *committer) stored(it *item, seq uint64, dup bool) {
 	o := it.owner.org
 	if !o.known {
 		o.known = true
-		c.engine.firsts.put(o.id, seq)
+		c.part.kind.firsts.put(o.id, seq)
 	}
 	if !dup {
 		c.head = max(c.head, seq)
@@ -536,7 +542,7 @@ func (c *committer) await() (number int, a ack, ok bool) {
 		select {
 		case msg = <-c.acks:
 		default:
-			c.timer.Reset(c.engine.config.PublishTimeout * 2 / 5)
+			c.timer.Reset(c.patience())
 			select {
 			case msg = <-c.acks:
 			case <-c.gone:
@@ -556,6 +562,14 @@ func (c *committer) await() (number int, a ack, ok bool) {
 		}
 		return int(token % numbers), parseAck(msg), true
 	}
+}
+
+// patience is how long an answer may take: two fifths of the time there is, and an
+// eightieth more for each MiB that is on its way, as long as another attempt may
+// follow.
+func (c *committer) patience() time.Duration {
+	all := c.engine.config.PublishTimeout
+	return min(all*2/5+all/80*time.Duration(c.bytes>>20), all*4/5)
 }
 
 var (

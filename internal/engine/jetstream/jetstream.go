@@ -1,11 +1,11 @@
 // Package jetstream is the durable engine: NATS JetStream, embedded in this
 // process, or a server or cluster of others.
 //
-// Every partition is one stream, every organization one literal subject of it;
-// an event's type and the rest of its envelope are headers, its data is the
-// body. Appends are committed in groups: one flight at a time per partition,
-// plain publishes while those are cheaper and one atomic batch otherwise, so
-// that many events share a flush of the disk.
+// Every partition is one stream, every organization one literal subject of it; its
+// intake is a subject of another stream. An event's type and the rest of its
+// envelope are headers, its data is the body. Appends are committed in groups: one
+// flight at a time per partition, plain publishes while those are cheaper and one
+// atomic batch otherwise, so that many events share a flush of the disk.
 //
 // The server behind it does not guard its directory. This package does: a lock
 // against a second process, and a marker of the mode the store was made in.
@@ -15,14 +15,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -35,19 +30,17 @@ type Engine struct {
 	config  Config
 	dir     *storeDir
 	server  *embedded
-	budget  int64
-	parts   []*partition
+	events  *kind
+	intake  *kind
+	parts   []*partition // of events, then of the intake; by number
 	kv      *kv
 	ours    jetstream.KeyValue // the bucket behind kv
 	manage  jetstream.JetStream
-	firsts  *firsts
 	books   *books
 	readers readerPool
 
 	signals *nats.Conn // KV, settings, the state of streams; ephemeral events
-	tails   *nats.Conn
 	replays *nats.Conn
-	publish publishLink
 
 	ephemeral *signals
 
@@ -76,8 +69,10 @@ type counters struct {
 
 // partition is what the engine knows of one stream.
 type partition struct {
+	kind      *kind
 	number    int
 	stream    string
+	branch    string // of its subjects
 	committer *committer
 	head      atomic.Pointer[carillon.Position]
 	breaks    atomic.Uint64 // tails that broke
@@ -103,13 +98,8 @@ func (p *partition) raise(pos carillon.Position) {
 	}
 }
 
-// Keys of the bucket.
-const (
-	keyPartitions = "log.partitions"
-	keyFirst      = "log.first."  // + org: sequence of its first ever entry
-	keyPurged     = "log.purged." // + org: up to where it was purged
-	keyBytes      = "log.bytes."  // + org: the sizes of its newest entries
-)
+// keyPartitions is the key of the number of the events' partitions.
+const keyPartitions = "log.partitions"
 
 // Open claims the directory and starts the server, or connects to the external
 // one, and makes or adopts the streams. ctx bounds the start only. The error is
@@ -149,6 +139,7 @@ func attach(ctx context.Context, c Config) (_ *Engine, life context.Context, err
 		end:     end,
 		closed:  make(chan struct{}),
 	}
+	e.makeKinds()
 	e.books = newBooks(e)
 	defer func() {
 		if err != nil {
@@ -187,13 +178,15 @@ func (e *Engine) connect(dial dialer) (err error) {
 		return err
 	}
 	e.ephemeral = newSignals(e.signals, e.config)
-	if e.tails, err = dial("tail"); err != nil {
-		return err
-	}
 	if e.replays, err = dial("replay"); err != nil {
 		return err
 	}
-	e.publish.dial = dial
+	for _, k := range e.kinds() {
+		if k.tails, err = dial("tail"); err != nil {
+			return err
+		}
+		k.publish.dial = dial
+	}
 	e.readers.conn = e.replays
 	e.manage, err = jetstream.New(e.signals)
 	return err
@@ -209,131 +202,31 @@ func (e *Engine) adopt(ctx context.Context) error {
 	if err := e.countPartitions(ctx); err != nil {
 		return err
 	}
-	if e.firsts, err = e.loadFirsts(ctx); err != nil {
-		return err
-	}
-	if e.budget, err = e.allot(); err != nil {
+	if err := e.allot(); err != nil {
 		return err
 	}
 	for i := range e.config.Partitions {
-		p := &partition{number: i, stream: e.streamOf(i)}
+		e.events.parts = append(e.events.parts, e.events.partition(i, i))
+	}
+	for i := range intakePartitions {
+		e.intake.parts = append(e.intake.parts, e.intake.partition(i, e.config.Partitions+i))
+	}
+	e.parts = append(e.events.parts[:len(e.events.parts):len(e.events.parts)], e.intake.parts...)
+	for _, k := range e.kinds() {
+		if k.firsts, err = k.loadFirsts(ctx); err != nil {
+			return err
+		}
+	}
+	for _, p := range e.parts {
+		p.committer = newCommitter(e, p)
 		if err := e.adoptStream(ctx, p); err != nil {
 			return err
 		}
-		p.committer = newCommitter(e, p)
-		e.parts = append(e.parts, p)
 		if err := e.led(ctx, p); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (e *Engine) streamOf(partition int) string {
-	return e.config.streamPrefix() + "_EV_" + strconv.Itoa(partition)
-}
-
-// led waits until a partition has a leader, which answers: in a cluster that has
-// just started that takes some seconds.
-func (e *Engine) led(ctx context.Context, p *partition) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	for {
-		_, err := e.state(ctx, p)
-		if err == nil || e.config.NATS == nil {
-			return err
-		}
-		select {
-		case <-time.After(retryWait):
-		case <-ctx.Done():
-			return err
-		}
-	}
-}
-
-// allot decides how many bytes all partitions may use.
-func (e *Engine) allot() (int64, error) {
-	if e.dir != nil {
-		return e.dir.budget(e.config.MaxBytes, e.config.Partitions)
-	}
-	if asked := e.config.MaxBytes; asked != 0 {
-		return asked, nil
-	}
-	return DefaultMaxBytes, nil
-}
-
-// countPartitions makes the number of partitions the store's.
-func (e *Engine) countPartitions(ctx context.Context) error {
-	stored, _, err := e.kv.Get(ctx, keyPartitions)
-	if errors.Is(err, engine.ErrNoKey) {
-		setDefault(&e.config.Partitions, DefaultPartitions)
-		stored = []byte(strconv.Itoa(e.config.Partitions))
-		if _, err = e.kv.Create(ctx, keyPartitions, stored); errors.Is(err, engine.ErrKeyExists) { // another node was first
-			stored, _, err = e.kv.Get(ctx, keyPartitions)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("jetstream: number of partitions: %w", err)
-	}
-	n, err := strconv.Atoi(string(stored))
-	if err != nil || n < 1 {
-		return fmt.Errorf("jetstream: the store says it has %q partitions", stored)
-	}
-	if asked := e.config.Partitions; asked != 0 && asked != n {
-		return fmt.Errorf("jetstream: %s was made with %d partitions and cannot change to %d: "+
-			"positions name them; export it and import it into a new store", e.config.place(), n, asked)
-	}
-	e.config.Partitions = n
-	return nil
-}
-
-func (e *Engine) streamConfig(p *partition) jetstream.StreamConfig {
-	return jetstream.StreamConfig{
-		Name:               p.stream,
-		Subjects:           []string{e.config.Prefix + "." + eventBranch(p.number) + ".*"},
-		Retention:          jetstream.LimitsPolicy,
-		Storage:            jetstream.FileStorage,
-		Replicas:           e.config.replicas(),
-		Discard:            jetstream.DiscardOld,
-		MaxAge:             e.config.Retention,
-		MaxMsgsPerSubject:  e.config.MaxPerOrg,
-		MaxBytes:           e.budget / int64(e.config.Partitions),
-		MaxMsgSize:         maxMessage,
-		MaxConsumers:       1000, // explicit: the server lets nothing else lift its own limit
-		Duplicates:         e.config.DedupeWindow,
-		AllowDirect:        true,
-		AllowAtomicPublish: true,
-	}
-}
-
-// adoptStream makes the partition's stream, or changes an existing one only
-// where it really differs: an update is not free of side effects.
-func (e *Engine) adoptStream(ctx context.Context, p *partition) error {
-	want := e.streamConfig(p)
-	stream, err := e.manage.Stream(ctx, p.stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		_, err = e.manage.CreateStream(ctx, want)
-		return wrap(err, "make stream "+p.stream)
-	}
-	if err != nil {
-		return wrap(err, "open stream "+p.stream)
-	}
-	have := stream.CachedInfo().Config
-	if e.config.MaxBytes == 0 { // a default budget follows the disk downwards only
-		want.MaxBytes = min(want.MaxBytes, have.MaxBytes)
-	}
-	same := have.Replicas == want.Replicas && have.MaxAge == want.MaxAge && have.MaxMsgsPerSubject == want.MaxMsgsPerSubject &&
-		have.MaxBytes == want.MaxBytes && have.MaxMsgSize == want.MaxMsgSize && have.Duplicates == want.Duplicates &&
-		have.AllowDirect && have.AllowAtomicPublish && !have.AllowRollup && have.Discard == want.Discard && have.MaxConsumers == want.MaxConsumers
-	if same {
-		return nil
-	}
-	have.MaxAge, have.MaxMsgsPerSubject, have.MaxBytes = want.MaxAge, want.MaxMsgsPerSubject, want.MaxBytes
-	have.MaxMsgSize, have.Duplicates, have.Discard, have.MaxConsumers = want.MaxMsgSize, want.Duplicates, want.Discard, want.MaxConsumers
-	have.AllowDirect, have.AllowAtomicPublish, have.Replicas = true, true, want.Replicas
-	have.AllowRollup = false // probe relies on it
-	_, err = e.manage.UpdateStream(ctx, have)
-	return wrap(err, "change stream "+p.stream)
 }
 
 func wrap(err error, doing string) error {
@@ -343,16 +236,17 @@ func wrap(err error, doing string) error {
 	return fmt.Errorf("jetstream: %s: %w", doing, err)
 }
 
-// Partitions is the number of partitions of the store.
+// Partitions is the number of the events' partitions in the store.
 func (e *Engine) Partitions() int { return e.config.Partitions }
 
-// Open returns the log of one organization.
-func (e *Engine) Open(org carillon.OrgID) engine.Log { return e.logOf(org) }
+// IntakePartitions is the number of the intakes'.
+func (e *Engine) IntakePartitions() int { return intakePartitions }
 
-func (e *Engine) logOf(org carillon.OrgID) *log {
-	p := e.parts[xxhash.Sum64String(string(org))%uint64(len(e.parts))]
-	return &log{engine: e, part: p, org: p.committer.org(org)}
-}
+// Open returns the log of one organization's events.
+func (e *Engine) Open(org carillon.OrgID) engine.Log { return e.events.log(org) }
+
+// Intake returns the organization's other log.
+func (e *Engine) Intake(org carillon.OrgID) engine.Log { return e.intake.log(org) }
 
 func (e *Engine) partition(i int) (*partition, error) {
 	if i < 0 || i >= len(e.parts) {
@@ -379,7 +273,10 @@ func (e *Engine) KV() engine.KV { return e.kv }
 
 // Caps says what the configured durability promises.
 func (e *Engine) Caps() engine.Caps {
-	c := engine.Caps{Durable: true, DedupeWindow: e.config.DedupeWindow, Retention: e.config.Retention}
+	c := engine.Caps{
+		Durable: true, DedupeWindow: e.config.DedupeWindow,
+		Retention: e.config.Retention, IntakeRetention: e.config.IntakeRetention,
+	}
 	if n := e.config.NATS; n != nil {
 		c.Describe = fmt.Sprintf("external NATS, %d copies: what an acknowledged event survives is for its servers to say", n.Replicas)
 		return c
@@ -446,7 +343,9 @@ func (e *Engine) Close(ctx context.Context) error {
 		flushed := make(chan struct{})
 		go func() {
 			e.committed.Wait()
-			e.firsts.flush()
+			for _, k := range e.kinds() {
+				k.firsts.flush()
+			}
 			e.books.end()
 			e.kept.Wait()
 			close(flushed)
@@ -471,12 +370,14 @@ func (e *Engine) release() error {
 	e.end()
 	e.healing.Wait()
 	e.handing.Wait()
-	for _, nc := range []*nats.Conn{e.tails, e.replays, e.signals} {
+	for _, nc := range []*nats.Conn{e.events.tails, e.intake.tails, e.replays, e.signals} {
 		if nc != nil {
 			nc.Close()
 		}
 	}
-	e.publish.close()
+	for _, k := range e.kinds() {
+		k.publish.close()
+	}
 	if e.server != nil {
 		e.server.stop()
 	}
@@ -484,217 +385,4 @@ func (e *Engine) release() error {
 		return nil
 	}
 	return e.dir.release()
-}
-
-// publishLink is the connection appends go through. It does not come back by
-// itself: on one that does, an event can be lost with the old socket while a
-// later one is stored through the new one.
-type publishLink struct {
-	dial  dialer
-	mu    sync.Mutex
-	conn  *nats.Conn
-	gone  chan struct{} // closed when conn is
-	ended bool
-}
-
-// get returns the connection that works, or makes one.
-func (l *publishLink) get() (*nats.Conn, <-chan struct{}, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ended {
-		return nil, nil, engine.ErrClosed
-	}
-	if l.conn != nil && !l.conn.IsClosed() {
-		return l.conn, l.gone, nil
-	}
-	gone := make(chan struct{})
-	conn, err := l.dial("publish", nats.NoReconnect(), nats.ClosedHandler(func(*nats.Conn) { close(gone) }))
-	if err != nil {
-		return nil, nil, err
-	}
-	l.conn, l.gone = conn, gone
-	return conn, gone, nil
-}
-
-func (l *publishLink) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.ended = true
-	if l.conn != nil {
-		l.conn.Close()
-	}
-}
-
-// firsts remembers which organizations ever had an entry, so that one that lost
-// none is not told it did. Records are written in the background: until one is
-// there the log itself shows that the organization is known.
-//
-// Where several nodes share a log, another one's entry may have come first. Then
-// the writer looks which is the first, and what this process does not know is
-// looked up.
-type firsts struct {
-	engine *Engine
-	shared bool
-
-	mu      sync.Mutex
-	known   map[carillon.OrgID]uint64
-	waiting []firstEntry
-	writing chan struct{} // closed when the running writer ends; nil: none runs
-}
-
-// undecided is what is known of an organization while its record is on its way.
-const undecided = math.MaxUint64
-
-type firstEntry struct {
-	org carillon.OrgID
-	seq uint64
-}
-
-func (e *Engine) loadFirsts(ctx context.Context) (*firsts, error) {
-	f := &firsts{engine: e, shared: e.config.NATS != nil, known: make(map[carillon.OrgID]uint64)}
-	watch, err := e.ours.Watch(ctx, keyFirst+">", jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, wrap(err, "read the organizations")
-	}
-	defer func() { _ = watch.Stop() }()
-	for {
-		select {
-		case record := <-watch.Updates():
-			if record == nil {
-				return f, nil
-			}
-			seq, _ := strconv.ParseUint(string(record.Value()), 10, 64)
-			f.known[carillon.OrgID(strings.TrimPrefix(record.Key(), keyFirst))] = seq
-		case <-ctx.Done():
-			return nil, wrap(ctx.Err(), "read the organizations")
-		}
-	}
-}
-
-// get returns the sequence of the organization's first ever entry as far as this
-// process knows it; 0 when it knows only that there was one, undecided when it
-// will know soon.
-func (f *firsts) get(org carillon.OrgID) (seq uint64, known bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	seq, known = f.known[org]
-	return seq, known
-}
-
-// find is get, and waits for or looks up what this process does not know.
-func (f *firsts) find(ctx context.Context, org carillon.OrgID) (seq uint64, known bool, err error) {
-	for {
-		f.mu.Lock()
-		seq, known = f.known[org]
-		writing := f.writing
-		f.mu.Unlock()
-		if seq != undecided {
-			break
-		}
-		select {
-		case <-writing:
-		case <-ctx.Done():
-			return 0, true, ctx.Err()
-		}
-	}
-	if known || !f.shared {
-		return seq, known, nil
-	}
-	record, _, err := f.engine.kv.Get(ctx, keyFirst+string(org))
-	if errors.Is(err, engine.ErrNoKey) {
-		return 0, false, nil
-	}
-	if err != nil {
-		return 0, false, err
-	}
-	seq, err = strconv.ParseUint(string(record), 10, 64)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.known[org] = seq
-	return seq, true, err
-}
-
-// put remembers the first entry that this process has stored of an organization
-// that had none, and writes the record soon.
-func (f *firsts) put(org carillon.OrgID, seq uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if _, known := f.known[org]; known {
-		return
-	}
-	f.known[org] = seq
-	if f.shared {
-		f.known[org] = undecided
-	}
-	f.waiting = append(f.waiting, firstEntry{org, seq})
-	if f.writing == nil {
-		f.writing = make(chan struct{})
-		go f.write(f.writing)
-	}
-}
-
-// recordTimeout bounds the writing of one record.
-const recordTimeout = 10 * time.Second
-
-func (f *firsts) write(done chan struct{}) {
-	defer close(done)
-	for {
-		f.mu.Lock()
-		if len(f.waiting) == 0 {
-			f.waiting, f.writing = nil, nil
-			f.mu.Unlock()
-			return
-		}
-		entry := f.waiting[0]
-		f.waiting = f.waiting[1:]
-		f.mu.Unlock()
-		if err := f.record(entry); err != nil {
-			f.mu.Lock()
-			if f.known[entry.org] == undecided {
-				f.known[entry.org] = 0
-			}
-			f.mu.Unlock()
-			f.engine.config.Logger.Warn("jetstream: the record of an organization's first entry was not written", "org", entry.org, "err", err)
-		}
-	}
-}
-
-func (f *firsts) record(entry firstEntry) error {
-	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout) //nolint:forbidigo // it outlives every append
-	defer cancel()
-	key := keyFirst + string(entry.org)
-	if !f.shared {
-		return f.engine.kv.Put(ctx, key, strconv.AppendUint(nil, entry.seq, 10))
-	}
-	l := f.engine.logOf(entry.org)
-	oldest, err := f.engine.get(ctx, l.part, getRequest{Seq: 1, NextFor: l.org.subject}, true)
-	if err != nil {
-		return err
-	}
-	seq := oldest.seq
-	if seq > entry.seq { // it is gone already: nobody can say which was the first
-		seq = 0
-	}
-	_, err = f.engine.kv.Create(ctx, key, strconv.AppendUint(nil, seq, 10))
-	if errors.Is(err, engine.ErrKeyExists) {
-		f.mu.Lock()
-		delete(f.known, entry.org)
-		f.mu.Unlock()
-		_, _, err = f.find(ctx, entry.org)
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.known[entry.org] = seq
-	return err
-}
-
-// flush waits until every record is written.
-func (f *firsts) flush() {
-	f.mu.Lock()
-	writing := f.writing
-	f.mu.Unlock()
-	if writing != nil {
-		<-writing
-	}
 }

@@ -32,13 +32,30 @@ func TestContract(t *testing.T) {
 	})
 }
 
+func TestContractOfTheIntake(t *testing.T) {
+	enginetest.RunIntake(t, func(t *testing.T) engine.Engine {
+		c := jetstream.Config{Durability: jetstream.Strict}
+		if strings.HasSuffix(t.Name(), "OrganizationsNeverSeeEachOther") {
+			c.Durability = jetstream.Relaxed // as above
+		}
+		return open(t, c)
+	})
+}
+
+func TestContractOfRestarts(t *testing.T) {
+	enginetest.RunRestart(t, func(t *testing.T) (engine.Engine, func() engine.Engine) {
+		c := jetstream.Config{Dir: t.TempDir(), Partitions: 2}
+		return open(t, c), func() engine.Engine { return open(t, c) }
+	})
+}
+
 func TestContractRelaxed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the strict engine has run the same")
 	}
-	enginetest.Run(t, func(t *testing.T) engine.Engine {
-		return open(t, jetstream.Config{Durability: jetstream.Relaxed})
-	})
+	relaxed := func(t *testing.T) engine.Engine { return open(t, jetstream.Config{Durability: jetstream.Relaxed}) }
+	enginetest.Run(t, relaxed)
+	t.Run("Intake", func(t *testing.T) { enginetest.RunIntake(t, relaxed) })
 }
 
 // faults are the engine's, with a test that fails when breaking fails.
@@ -73,5 +90,8 @@ func TestContractUnderFaults(t *testing.T) {
 func TestContractOfBudgets(t *testing.T) {
 	enginetest.RunBudget(t, func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine {
 		return open(t, jetstream.Config{OrgBudget: budget})
+	})
+	enginetest.RunIntakeBudget(t, func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine {
+		return open(t, jetstream.Config{IntakeBudget: budget})
 	})
 }

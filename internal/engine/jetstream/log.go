@@ -158,8 +158,12 @@ func (s *scan) leader(ctx context.Context) error {
 	return nil
 }
 
-// readBatch is how many entries are asked for at once.
-const readBatch = 512
+// What is asked for at once: entries, and bytes of them. The server breaks with who
+// has 64 MiB before it unread, and all reads share a connection.
+const (
+	readBatch = 512
+	readBytes = 4 << 20
+)
 
 func (s *scan) direct(ctx context.Context) error {
 	e := s.log.engine
@@ -177,7 +181,7 @@ func (s *scan) direct(ctx context.Context) error {
 			}
 			n = int(min(uint64(n), s.r.UpTo-s.seen))
 		}
-		request := getRequest{Seq: s.seen + 1, NextFor: s.log.org.subject, Batch: n, MaxBytes: s.r.MaxBytes - s.bytes}
+		request := getRequest{Seq: s.seen + 1, NextFor: s.log.org.subject, Batch: n, MaxBytes: min(s.r.MaxBytes-s.bytes, readBytes)}
 		if err := s.batch(ctx, reader, request); err != nil {
 			return err
 		}

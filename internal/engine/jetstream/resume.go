@@ -59,11 +59,11 @@ func (l *log) lost(ctx context.Context, pos carillon.Position) (engine.Outcome, 
 	if err != nil {
 		return engine.Outcome{}, err
 	}
-	first, known, err := e.firsts.find(ctx, l.org.id)
+	first, known, err := p.kind.firsts.find(ctx, l.org.id)
 	if err != nil {
 		return engine.Outcome{}, err
 	}
-	marked := !e.firsts.shared && oldest.header.Get(hdrFirst) != "" // several nodes may each mark one
+	marked := !p.kind.firsts.shared && oldest.header.Get(hdrFirst) != "" // several nodes may each mark one
 	switch {
 	case oldest.seq == 0 && !known:
 		return engine.Outcome{}, nil // it never had an entry
@@ -81,7 +81,7 @@ func (l *log) lost(ctx context.Context, pos carillon.Position) (engine.Outcome, 
 	// Age and size take entries from the front of the partition: with that still
 	// before pos, only a purge or the organization's own limit can have taken one
 	// after it. One that is below its limit lost to it only what age took since.
-	if pos.Seq+1 >= state.FirstSeq && int64(state.Subjects[l.org.subject]) < e.config.MaxPerOrg {
+	if pos.Seq+1 >= state.FirstSeq && p.kind.below(state.Subjects[l.org.subject]) {
 		purged, err := l.purged(ctx)
 		if err != nil {
 			return engine.Outcome{}, err
@@ -101,7 +101,7 @@ func (l *log) lost(ctx context.Context, pos carillon.Position) (engine.Outcome, 
 
 // purged is up to where the organization was purged.
 func (l *log) purged(ctx context.Context) (uint64, error) {
-	record, _, err := l.engine.kv.Get(ctx, keyPurged+string(l.org.id))
+	record, _, err := l.engine.kv.Get(ctx, l.part.kind.key(recordPurged, l.org.id))
 	if errors.Is(err, engine.ErrNoKey) {
 		return 0, nil
 	}
@@ -170,7 +170,7 @@ func (l *log) Purge(ctx context.Context, upTo uint64) error {
 		return err
 	}
 	if upTo > before { // first, so that no purged entry is ever missed silently
-		if err := e.kv.Put(ctx, keyPurged+string(l.org.id), strconv.AppendUint(nil, upTo, 10)); err != nil {
+		if err := e.kv.Put(ctx, l.part.kind.key(recordPurged, l.org.id), strconv.AppendUint(nil, upTo, 10)); err != nil {
 			return err
 		}
 	}

@@ -15,16 +15,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// An exported log is a tar file: manifest.json; for each stream <name>/stream.json
+// An exported log is a tar file: manifest.json; for each stream, those of events
+// first, then the intake's, <name>/stream.json
 // with its settings and state, and the pieces of the server's own snapshot,
 // <name>/000001 and so on; end.json. The settings, with the install's key, come
 // last, so that they know of everything before them. Sequences stay as they
 // are, and so do positions and event ids.
 const (
-	exportFormat = 1
-	manifestName = "manifest.json"
-	streamName   = "stream.json"
-	endName      = "end.json"
+	exportFormat = 2
+	// formatOfEvents is that of a log of the first versions, which had no intake.
+	formatOfEvents = 1
+	manifestName   = "manifest.json"
+	streamName     = "stream.json"
+	endName        = "end.json"
 )
 
 // Manifest describes an exported log.
@@ -34,6 +37,7 @@ type Manifest struct {
 	NATSServer string    `json:"nats_server"` // the version that made the snapshots
 	Prefix     string    `json:"prefix"`
 	Partitions int       `json:"partitions"`
+	Intake     int       `json:"intake,omitempty"` // partitions of it; 0: the log has none yet
 }
 
 // exportedStream is stream.json, and what the server takes back.
@@ -73,18 +77,20 @@ func Export(ctx context.Context, c Config, w io.Writer) (m Manifest, err error) 
 		return m, err
 	}
 	m = Manifest{
-		Format: exportFormat, Made: time.Now().UTC().Truncate(time.Second), NATSServer: e.signals.ConnectedServerVersion(),
+		Format: formatOfEvents, Made: time.Now().UTC().Truncate(time.Second), NATSServer: e.signals.ConnectedServerVersion(),
 		Prefix: e.config.Prefix, Partitions: e.config.Partitions,
+	}
+	if m.Intake, err = e.countIntake(ctx); err != nil {
+		return m, err
+	}
+	if m.Intake > 0 {
+		m.Format = exportFormat
 	}
 	out := tar.NewWriter(w)
 	if err := addJSON(out, manifestName, m.Made, m); err != nil {
 		return m, err
 	}
-	var names []string
-	for i := range e.config.Partitions {
-		names = append(names, e.streamOf(i))
-	}
-	names = append(names, e.settingsStream())
+	names := e.exported(m)
 	for _, name := range names {
 		if err := e.exportStream(ctx, out, name, m.Made); err != nil {
 			return m, fmt.Errorf("jetstream: export %s: %w", name, err)
@@ -94,6 +100,32 @@ func Export(ctx context.Context, c Config, w io.Writer) (m Manifest, err error) 
 		return m, err
 	}
 	return m, wrap(out.Close(), "export")
+}
+
+// countIntake says how many partitions of an intake there are: none where only a
+// version that knew of none has been.
+func (e *Engine) countIntake(ctx context.Context) (int, error) {
+	for i := range intakePartitions {
+		_, err := e.manage.Stream(ctx, e.intake.streamOf(i))
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return i, nil
+		}
+		if err != nil {
+			return 0, wrap(err, "look for the intake")
+		}
+	}
+	return intakePartitions, nil
+}
+
+// exported are the names of the streams in a file, in their order there.
+func (e *Engine) exported(m Manifest) (names []string) {
+	for i := range m.Partitions {
+		names = append(names, e.events.streamOf(i))
+	}
+	for i := range m.Intake {
+		names = append(names, e.intake.streamOf(i))
+	}
+	return append(names, e.settingsStream())
 }
 
 func addJSON(out *tar.Writer, name string, made time.Time, v any) error {
@@ -195,12 +227,14 @@ func Import(ctx context.Context, c Config, r io.Reader) (m Manifest, err error) 
 		return m, err
 	}
 	switch {
-	case m.Format != exportFormat:
-		return m, fmt.Errorf("jetstream: import: the file has format %d; this version reads %d", m.Format, exportFormat)
+	case m.Format < formatOfEvents || m.Format > exportFormat:
+		return m, fmt.Errorf("jetstream: import: the file has format %d; this version reads %d to %d", m.Format, formatOfEvents, exportFormat)
 	case m.Prefix != e.config.Prefix:
 		return m, fmt.Errorf("jetstream: import: the log has the prefix %q and this configuration %q; they have to be the same", m.Prefix, e.config.Prefix)
 	case e.config.Partitions != 0 && m.Partitions != e.config.Partitions:
 		return m, fmt.Errorf("jetstream: import: the log has %d partitions and this configuration %d; they have to be the same", m.Partitions, e.config.Partitions)
+	case m.Intake < 0 || m.Intake > intakePartitions || m.Intake > 0 && m.Format == formatOfEvents:
+		return m, fmt.Errorf("jetstream: import: the file has %d partitions of an intake; this version has %d", m.Intake, intakePartitions)
 	case !atLeastVersion(e.signals.ConnectedServerVersion(), m.NATSServer):
 		return m, fmt.Errorf("jetstream: import: the file was made by NATS server %s; this one is %s and may not read it",
 			m.NATSServer, e.signals.ConnectedServerVersion())
@@ -247,12 +281,9 @@ func notWhole(err error) error {
 
 func (in *importer) streams(ctx context.Context, m Manifest) error {
 	e := in.engine
-	var names []string
-	for i := range m.Partitions {
-		names = append(names, e.streamOf(i))
-	}
-	names = append(names, e.settingsStream())
-	for _, name := range names {
+	whole := m
+	whole.Intake = intakePartitions // whether the file has one or not
+	for _, name := range e.exported(whole) {
 		_, err := e.manage.Stream(ctx, name)
 		if err == nil {
 			return fmt.Errorf("jetstream: import: %s has a log already (%s); import into an empty one", e.config.place(), name)
@@ -261,6 +292,7 @@ func (in *importer) streams(ctx context.Context, m Manifest) error {
 			return wrap(err, "import")
 		}
 	}
+	names := e.exported(m)
 	for _, name := range names {
 		var s exportedStream
 		if err := in.next(name+"/"+streamName, &s); err != nil {

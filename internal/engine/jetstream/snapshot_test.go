@@ -17,8 +17,8 @@ import (
 
 // history is what a store had before it was exported.
 type history struct {
-	acme, gone, quiet []carillon.Position
-	head              carillon.Position
+	acme, gone, quiet, intake []carillon.Position
+	head                      carillon.Position
 }
 
 const partitionsOfExport = 3
@@ -43,6 +43,15 @@ func fillStore(t *testing.T, dir string) (h history) {
 	if err := e.Open("gone").Purge(t.Context(), h.gone[29].Seq); err != nil {
 		t.Fatal(err)
 	}
+	for i := range 20 {
+		h.intake = append(h.intake, appendAll(t, e.Intake("acme"), engine.Append{Event: numbered(i), Key: fmt.Sprintf("k:%d", i)})[0].Pos)
+	}
+	for _, r := range appendAll(t, e.Intake("acme"), large(1, 3)...) {
+		h.intake = append(h.intake, r.Pos)
+	}
+	if err := e.Intake("acme").Purge(t.Context(), h.intake[9].Seq); err != nil {
+		t.Fatal(err)
+	}
 	if err := e.KV().Put(t.Context(), "install.key", []byte("secret of the install")); err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +74,23 @@ func (h history) check(t *testing.T, e *jetstream.Engine, keys bool) {
 			t.Fatalf("entry %d is %.20s at %v, want it at %v", i, entry.Data, entry.Pos, h.acme[i])
 		}
 	}
+	for i, entry := range readAll(t, e.Intake("acme")) {
+		if i += 10; entry.Pos != h.intake[i] || i < 20 && string(entry.Data) != fmt.Sprint(i) || i >= 20 && len(entry.Data) != 768<<10 {
+			t.Errorf("entry %d of the intake is %.20q at %v, want it at %v", i, entry.Data, entry.Pos, h.intake[i])
+		}
+	}
+	for i, pos := range h.intake {
+		want := engine.OK
+		if i < 9 {
+			want = engine.Expired
+		}
+		if out, err := e.Intake("acme").Resume(t.Context(), pos); err != nil || out.Status != want {
+			t.Errorf("the intake at %v: %v %v, want %v", pos, out, err, want)
+		}
+	}
+	if next := appendAll(t, e.Intake("acme"), engine.Append{Event: numbered(0)})[0].Pos; next.Seq != h.intake[22].Seq+1 {
+		t.Errorf("the next entry of the intake is at %v after %v", next, h.intake[22])
+	}
 	resume := func(org carillon.OrgID, want engine.Status, at ...carillon.Position) {
 		t.Helper()
 		for _, pos := range at {
@@ -84,6 +110,9 @@ func (h history) check(t *testing.T, e *jetstream.Engine, keys bool) {
 	if !keys {
 		return
 	}
+	if again := appendAll(t, e.Intake("acme"), engine.Append{Event: numbered(17), Key: "k:17"})[0]; !again.Duplicate || again.Pos != h.intake[17] {
+		t.Errorf("a key of the intake of before: %+v, want a duplicate of %v", again, h.intake[17])
+	}
 	if again := appendAll(t, e.Open("acme"), engine.Append{Event: numbered(7), Key: "k:7"})[0]; !again.Duplicate || again.Pos != h.acme[7] {
 		t.Errorf("a key of before: %+v, want a duplicate of %v", again, h.acme[7])
 	}
@@ -96,7 +125,7 @@ func export(t *testing.T, c jetstream.Config) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Partitions != partitionsOfExport || m.Prefix != "car" {
+	if m.Partitions != partitionsOfExport || m.Intake != 1 || m.Format != 2 || m.Prefix != "car" {
 		t.Errorf("the manifest is %+v", m)
 	}
 	return out.Bytes()
@@ -160,7 +189,9 @@ func TestImportRefusesWhatItCannotRead(t *testing.T) {
 		config func(jetstream.Config) jetstream.Config
 		want   string
 	}{
-		{"Format", edit(`"format": 1`, `"format": 2`), nil, "format 2; this version reads 1"},
+		{"Format", edit(`"format": 2`, `"format": 3`), nil, "format 3; this version reads 1 to 2"},
+		{"MoreIntakes", edit(`"intake": 1`, `"intake": 7`), nil, "7 partitions of an intake; this version has 1"},
+		{"IntakeInAnOldFormat", edit(`"format": 2`, `"format": 1`), nil, "1 partitions of an intake"},
 		{"NewerServer", edit(`"nats_server": "2.`, `"nats_server": "9.`), nil, "made by NATS server 9."},
 		{"Prefix", file, func(c jetstream.Config) jetstream.Config { c.Prefix = "other"; return c }, `prefix "car"`},
 		{"Partitions", file, func(c jetstream.Config) jetstream.Config { c.Partitions = 8; return c }, "3 partitions"},

@@ -217,6 +217,11 @@ func TestConfigIsChecked(t *testing.T) {
 		{Dir: "x", Retention: time.Minute, DedupeWindow: time.Hour},
 		{Dir: t.TempDir(), MaxBytes: 1},
 		{Dir: t.TempDir(), MaxBytes: 1 << 60},
+		{Dir: "x", IntakeRetention: -1},
+		{Dir: "x", IntakeMaxPerOrg: -1},
+		{Dir: "x", IntakeRetention: time.Minute, DedupeWindow: time.Hour},
+		{Dir: t.TempDir(), IntakeMaxBytes: 1},
+		{Dir: t.TempDir(), IntakeMaxBytes: 1 << 60},
 	} {
 		if e, err := jetstream.Open(t.Context(), c); err == nil {
 			t.Errorf("%+v is accepted", c)

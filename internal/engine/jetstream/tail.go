@@ -21,7 +21,13 @@ const (
 	tailHeartbeat = 500 * time.Millisecond
 	tailExpiry    = 5 * time.Second
 	tailSilence   = 4 * tailHeartbeat // without a sign of life: broken
-	// tailBacklog holds all the server may send unasked, and what it says between.
+
+	// Those of an intake. Its entries may be large: the server breaks with who has
+	// 64 MiB before it unread, and says nothing while it stores a large batch.
+	intakeTailBatch   = 32
+	intakeTailSilence = 4 * tailSilence
+
+	// tailBacklog holds all the server may send, and what it says between.
 	tailBacklog = 2*tailBatch + 64
 	// consumerLife is how long the server keeps a consumer nobody asks.
 	consumerLife = 30 * time.Second
@@ -56,7 +62,7 @@ func (e *Engine) Tail(ctx context.Context, partition int, after uint64, f func(*
 func (e *Engine) tail(ctx context.Context, p *partition, after uint64, f func(*carillon.Entry)) error {
 	messages := make(chan *nats.Msg, tailBacklog)
 	inbox := newInbox()
-	sub, err := e.tails.ChanSubscribe(inbox, messages)
+	sub, err := p.kind.tails.ChanSubscribe(inbox, messages)
 	if err != nil {
 		return wrap(err, "tail "+p.stream)
 	}
@@ -81,13 +87,14 @@ func (e *Engine) tail(ctx context.Context, p *partition, after uint64, f func(*c
 	t := tailer{
 		stream: p.stream, after: after, inbox: inbox,
 		next:   apiPrefix + "CONSUMER.MSG.NEXT." + p.stream + "." + name,
-		conn:   e.tails,
+		conn:   p.kind.tails,
+		window: p.kind.window,
 		decode: decoder{partition: uint16(p.number)},
 	}
 	if err := t.ask(); err != nil {
 		return err
 	}
-	silence := time.NewTimer(tailSilence)
+	silence := time.NewTimer(p.kind.silence)
 	defer silence.Stop()
 	for {
 		select {
@@ -96,7 +103,7 @@ func (e *Engine) tail(ctx context.Context, p *partition, after uint64, f func(*c
 			if errors.Is(err, errUnknownYet) {
 				err = t.askAgain(ctx)
 			} else {
-				silence.Reset(tailSilence)
+				silence.Reset(p.kind.silence)
 			}
 			if err != nil {
 				return err
@@ -106,7 +113,7 @@ func (e *Engine) tail(ctx context.Context, p *partition, after uint64, f func(*c
 				f(entry)
 			}
 		case <-silence.C:
-			return fmt.Errorf("%w: nothing heard of %s for %v", errTailBroken, p.stream, tailSilence)
+			return fmt.Errorf("%w: nothing heard of %s for %v", errTailBroken, p.stream, p.kind.silence)
 		case <-e.closing:
 			return engine.ErrClosed
 		case <-ctx.Done():
@@ -121,7 +128,7 @@ func (e *Engine) tail(ctx context.Context, p *partition, after uint64, f func(*c
 
 // dropConsumer frees a consumer soon; the server would do so later.
 func (e *Engine) dropConsumer(p *partition, name string) {
-	_ = e.tails.Publish(apiPrefix+"CONSUMER.DELETE."+p.stream+"."+name, nil)
+	_ = p.kind.tails.Publish(apiPrefix+"CONSUMER.DELETE."+p.stream+"."+name, nil)
 }
 
 // tailer reads the messages of one consumer.
@@ -130,6 +137,7 @@ type tailer struct {
 	conn   *nats.Conn
 	inbox  string
 	next   string
+	window int // entries asked for at a time
 	decode decoder
 
 	known bool   // it has answered
@@ -143,11 +151,11 @@ func (t *tailer) ask() error {
 		Batch     int           `json:"batch"`
 		Expires   time.Duration `json:"expires"`
 		Heartbeat time.Duration `json:"idle_heartbeat"`
-	}{tailBatch, tailExpiry, tailHeartbeat})
+	}{t.window, tailExpiry, tailHeartbeat})
 	if err != nil {
 		return err
 	}
-	t.asked += tailBatch
+	t.asked += t.window
 	return wrap(t.conn.PublishRequest(t.next, t.inbox, body), "tail "+t.stream)
 }
 
@@ -179,7 +187,7 @@ func (t *tailer) receive(msg *nats.Msg) (*carillon.Entry, error) {
 	if m.count != t.count || m.delivered != 1 || m.stream != t.stream {
 		return nil, fmt.Errorf("%w: delivery %d of %s instead of %d", errTailBroken, m.count, t.stream, t.count)
 	}
-	if t.asked--; t.asked <= tailBatch/2 {
+	if t.asked--; t.asked <= t.window/2 {
 		if err := t.ask(); err != nil {
 			return nil, err
 		}
@@ -211,7 +219,7 @@ func (t *tailer) heard(status string, msg *nats.Msg) error {
 		if err != nil {
 			return fmt.Errorf("%w: %s: a request ended without its count", errTailBroken, t.stream)
 		}
-		if t.asked -= left; t.asked <= tailBatch/2 {
+		if t.asked -= left; t.asked <= t.window/2 {
 			return t.ask()
 		}
 		return nil

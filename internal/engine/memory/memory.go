@@ -9,6 +9,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,14 @@ type Config struct {
 	// OrgBudget is an organization's own; it may change. Nil: nobody has one.
 	OrgBudget    func(carillon.OrgID) engine.Budget
 	DedupeWindow time.Duration // how long a key is known; default 5 minutes
-	SignalBuffer int           // default engine.DefaultSignalBuffer
+
+	// The same of the organizations' intakes.
+	IntakeRetention time.Duration // default 30 days
+	IntakeMaxPerOrg int           // 0: no limit
+	IntakeMaxBytes  int64         // default 128 MiB
+	IntakeBudget    func(carillon.OrgID) engine.Budget
+
+	SignalBuffer int // default engine.DefaultSignalBuffer
 }
 
 func (c Config) withDefaults() Config {
@@ -51,16 +59,46 @@ func (c Config) withDefaults() Config {
 	if c.SignalBuffer <= 0 {
 		c.SignalBuffer = engine.DefaultSignalBuffer
 	}
-	if c.OrgBudget == nil {
-		c.OrgBudget = func(carillon.OrgID) engine.Budget { return engine.Budget{} }
+	if c.IntakeRetention <= 0 {
+		c.IntakeRetention = 30 * 24 * time.Hour
+	}
+	if c.IntakeMaxPerOrg <= 0 {
+		c.IntakeMaxPerOrg = math.MaxInt
+	}
+	if c.IntakeMaxBytes <= 0 {
+		c.IntakeMaxBytes = 128 << 20
+	}
+	for _, budget := range []*func(carillon.OrgID) engine.Budget{&c.OrgBudget, &c.IntakeBudget} {
+		if *budget == nil {
+			*budget = func(carillon.OrgID) engine.Budget { return engine.Budget{} }
+		}
 	}
 	return c
+}
+
+// intakePartitions is how many partitions the intake has.
+const intakePartitions = 1
+
+// limits are those of one partition.
+type limits struct {
+	retention, dedupe time.Duration
+	perOrg            int
+	bytes             int64
+	budget            func(carillon.OrgID) engine.Budget
+}
+
+func (c Config) limits() limits {
+	return limits{c.Retention, c.DedupeWindow, c.MaxPerOrg, c.MaxBytes / int64(c.Partitions), c.OrgBudget}
+}
+
+func (c Config) intakeLimits() limits {
+	return limits{c.IntakeRetention, c.DedupeWindow, c.IntakeMaxPerOrg, c.IntakeMaxBytes / intakePartitions, c.IntakeBudget}
 }
 
 // Engine is a log in memory. Its zero value does not work; use New.
 type Engine struct {
 	config     Config
-	partitions []*partition
+	partitions []*partition // of events, then of the intake
 	kv         kv
 	signals    signals
 
@@ -89,8 +127,12 @@ func New(c Config) *Engine {
 	e := &Engine{config: c, signals: newSignals(c.SignalBuffer), closing: make(chan struct{}), flushed: make(chan struct{})}
 	e.gate.open = make(chan struct{})
 	close(e.gate.open)
-	for i := range c.Partitions {
-		p := newPartition(uint16(i), c, e.newIdentity())
+	for i := range c.Partitions + intakePartitions {
+		l := c.limits()
+		if i >= c.Partitions {
+			l = c.intakeLimits()
+		}
+		p := newPartition(uint16(i), l, e.newIdentity())
 		e.partitions = append(e.partitions, p)
 		e.running.Go(func() { e.commit(p) })
 	}
@@ -102,13 +144,24 @@ func (e *Engine) newIdentity() string {
 	return "memory-" + strconv.FormatUint(e.recreate.Add(1), 10)
 }
 
-// Partitions is the number of partitions.
+// Partitions is the number of the events' partitions.
 func (e *Engine) Partitions() int { return e.config.Partitions }
 
-// Open returns the log of one organization.
+// IntakePartitions is the number of the intakes'.
+func (e *Engine) IntakePartitions() int { return intakePartitions }
+
+// Open returns the log of one organization's events.
 func (e *Engine) Open(org carillon.OrgID) engine.Log {
-	i := int(xxhash.Sum64String(string(org)) % uint64(e.config.Partitions))
-	return &log{engine: e, part: e.partitions[i], org: org}
+	return e.log(org, e.partitions[:e.config.Partitions])
+}
+
+// Intake returns the organization's other log.
+func (e *Engine) Intake(org carillon.OrgID) engine.Log {
+	return e.log(org, e.partitions[e.config.Partitions:])
+}
+
+func (e *Engine) log(org carillon.OrgID, among []*partition) engine.Log {
+	return &log{engine: e, part: among[xxhash.Sum64String(string(org))%uint64(len(among))], org: org}
 }
 
 func (e *Engine) partition(i int) (*partition, error) {
@@ -220,9 +273,10 @@ func (e *Engine) KV() engine.KV { return &e.kv }
 // Caps promises nothing durable.
 func (e *Engine) Caps() engine.Caps {
 	return engine.Caps{
-		DedupeWindow: e.config.DedupeWindow,
-		Retention:    e.config.Retention,
-		Describe:     "in memory, nothing survives the process",
+		DedupeWindow:    e.config.DedupeWindow,
+		Retention:       e.config.Retention,
+		IntakeRetention: e.config.IntakeRetention,
+		Describe:        "in memory, nothing survives the process",
 	}
 }
 

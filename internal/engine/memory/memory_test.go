@@ -21,6 +21,10 @@ func TestContract(t *testing.T) {
 	enginetest.Run(t, func(*testing.T) engine.Engine { return memory.New(memory.Config{}) })
 }
 
+func TestContractOfTheIntake(t *testing.T) {
+	enginetest.RunIntake(t, func(*testing.T) engine.Engine { return memory.New(memory.Config{}) })
+}
+
 func TestContractUnderFaults(t *testing.T) {
 	enginetest.RunFaults(t, func(*testing.T) (engine.Engine, enginetest.Faults) {
 		e := memory.New(memory.Config{})
@@ -164,4 +168,45 @@ func TestContractOfBudgets(t *testing.T) {
 	enginetest.RunBudget(t, func(_ *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine {
 		return memory.New(memory.Config{OrgBudget: budget})
 	})
+	enginetest.RunIntakeBudget(t, func(_ *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine {
+		return memory.New(memory.Config{IntakeBudget: budget})
+	})
+}
+
+func TestIntakeHasLimitsOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := memory.New(memory.Config{
+			Partitions: 1, Retention: time.Hour, MaxPerOrg: 4, IntakeRetention: 2 * time.Hour, IntakeMaxPerOrg: 6,
+		})
+		defer e.Close(context.Background())
+		events, intake := e.Open("acme"), e.Intake("acme")
+		for range 10 {
+			appendOne(t, events, "")
+			appendOne(t, intake, "")
+		}
+		for _, tt := range []struct {
+			after          time.Duration
+			events, intake int
+		}{{0, 4, 6}, {time.Hour, 0, 6}, {time.Hour, 0, 0}} {
+			time.Sleep(tt.after)
+			if n, m := count(t, events), count(t, intake); n != tt.events || m != tt.intake {
+				t.Errorf("%v later: %d events and %d entries of the intake, want %d and %d", tt.after, n, m, tt.events, tt.intake)
+			}
+		}
+	})
+}
+
+func TestIntakesBytesAreItsOwn(t *testing.T) {
+	e := memory.New(memory.Config{Partitions: 1, MaxBytes: 4000, IntakeMaxBytes: 8000})
+	defer e.Close(context.Background())
+	for range 200 {
+		appendOne(t, e.Open("a"), "")
+		appendOne(t, e.Intake("a"), "")
+	}
+	for partition, most := range []uint64{4000, 8000} {
+		s, err := e.State(t.Context(), partition)
+		if err != nil || s.Bytes > most || s.Bytes < most*9/10 {
+			t.Errorf("partition %d: %+v %v, want just below %d bytes", partition, s, err, most)
+		}
+	}
 }

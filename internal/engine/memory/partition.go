@@ -14,7 +14,7 @@ import (
 // partition is one ordered log, shared by the organizations that live in it.
 type partition struct {
 	number uint16
-	config Config // MaxBytes is this partition's share
+	limits limits
 	wake   chan struct{}
 	head   atomic.Pointer[carillon.Position]
 
@@ -46,9 +46,8 @@ type knownID struct {
 	time time.Time
 }
 
-func newPartition(number uint16, c Config, identity string) *partition {
-	c.MaxBytes /= int64(c.Partitions)
-	p := &partition{number: number, config: c, wake: make(chan struct{}, 1)}
+func newPartition(number uint16, l limits, identity string) *partition {
+	p := &partition{number: number, limits: l, wake: make(chan struct{}, 1)}
 	p.reset(identity)
 	return p
 }
@@ -142,14 +141,14 @@ func (p *partition) add(org carillon.OrgID, event *carillon.Event, id string, no
 
 // expire applies the limits.
 func (p *partition) expire(now time.Time) {
-	for len(p.ids) > 0 && now.Sub(p.ids[0].time) >= p.config.DedupeWindow {
+	for len(p.ids) > 0 && now.Sub(p.ids[0].time) >= p.limits.dedupe {
 		p.forget(p.ids[0])
 		p.ids[0] = knownID{}
 		p.ids = p.ids[1:]
 	}
 	for len(p.entries) > 0 {
 		oldest := p.entries[0]
-		if oldest != nil && now.Sub(oldest.Accepted) < p.config.Retention && p.bytes <= p.config.MaxBytes {
+		if oldest != nil && now.Sub(oldest.Accepted) < p.limits.retention && p.bytes <= p.limits.bytes {
 			return
 		}
 		if oldest != nil {
@@ -167,17 +166,17 @@ func (p *partition) forget(k knownID) {
 	}
 }
 
-// limit keeps the newest MaxPerOrg entries of org, and of those what fits into
-// its budget; cut says that the budget took some.
+// limit keeps the newest entries of org, at most perOrg, and of those what fits
+// into its budget; cut says that the budget took some.
 func (p *partition) limit(org carillon.OrgID) (cut bool) {
 	o := p.orgs[org]
 	if o == nil {
 		return false
 	}
-	for len(o.entries) > p.config.MaxPerOrg {
+	for len(o.entries) > p.limits.perOrg {
 		p.drop(o.entries[0])
 	}
-	budget := p.config.OrgBudget(org)
+	budget := p.limits.budget(org)
 	for budget.Bytes > 0 && o.bytes > budget.Bytes || budget.Events > 0 && int64(len(o.entries)) > budget.Events {
 		p.drop(o.entries[0])
 		cut = true

@@ -1,0 +1,203 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/source/hook/intake"
+	"github.com/carillon-rt/carillon/internal/source/hook/ledger"
+)
+
+const (
+	foldBatch   = 256      // entries in one transaction of the ledger
+	foldBacklog = 20_000   // entries that wait for the ledger; beyond, the tail is opened again later
+	foldBytes   = 16 << 20 // of bodies that are kept in memory until they are processed; others are read again
+	foldRetry   = time.Second
+	pruneEvery  = 10 * time.Minute
+)
+
+// fold keeps the ledger as one partition of the intake is.
+type fold struct {
+	*Processor
+
+	partition int
+	identity  string
+
+	mu    sync.Mutex // guards what follows
+	queue []*carillon.Entry
+	full  bool // the queue is as long as it may be: the tail has to stop
+	wake  chan struct{}
+	stop  context.CancelFunc // ends the tail that is open
+}
+
+// run folds until ctx ends.
+func (f *fold) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := f.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			continue // it was full
+		}
+		f.Logger.Warn("hook: the intake cannot be followed; trying again", "partition", f.partition, "err", err)
+		select {
+		case <-time.After(foldRetry):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// follow tails the partition from where the ledger stands. It returns nil when the
+// queue was full and has been worked off.
+func (f *fold) follow(ctx context.Context) error {
+	from, err := f.begin(ctx)
+	if err != nil {
+		return err
+	}
+	tail, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f.mu.Lock()
+	f.queue, f.full, f.stop = nil, false, cancel
+	f.mu.Unlock()
+	ended := make(chan error, 1)
+	go func() { ended <- f.Log.Tail(tail, f.partition, from, f.take) }()
+	for {
+		select {
+		case <-f.wake:
+			if err := f.work(ctx); err != nil {
+				cancel()
+				<-ended
+				return err
+			}
+		case err := <-ended:
+			worked := f.work(ctx)
+			if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+				err = nil
+			}
+			return errors.Join(err, worked)
+		}
+	}
+}
+
+// begin sees that the ledger is one of this log, and says where it stands.
+func (f *fold) begin(ctx context.Context) (after uint64, err error) {
+	state, err := f.Log.State(ctx, f.partition)
+	if err != nil {
+		return 0, err
+	}
+	identity, at, err := f.Ledger.Cursor(ctx, f.partition)
+	if err != nil {
+		return 0, err
+	}
+	same := identity == state.Identity && at.Seq <= state.Last.Seq
+	if same && at.Check != 0 {
+		check, found, err := f.Log.Check(ctx, f.partition, at.Seq)
+		if err != nil {
+			return 0, err
+		}
+		same = !found || check == at.Check
+	}
+	if !same {
+		if identity != "" {
+			f.Logger.Warn("hook: the intake is not the one the ledger was made from; it is made again", "partition", f.partition)
+		}
+		if err := f.Ledger.Reset(ctx, f.partition, state.Identity); err != nil {
+			return 0, err
+		}
+		at = carillon.Position{}
+	}
+	f.identity = state.Identity
+	f.goal.Store(state.Last.Seq)
+	f.folded.Store(at.Seq)
+	f.begun.Store(true)
+	return at.Seq, nil
+}
+
+// take is called by the tail. It does not wait.
+func (f *fold) take(e *carillon.Entry) {
+	if e.Type == intake.TypePart {
+		e = withoutData(e)
+	}
+	f.mu.Lock()
+	if f.full {
+		f.mu.Unlock()
+		return
+	}
+	if e.Type == intake.TypeReceived && !f.bodies.take(int64(len(e.Data))) {
+		e = withoutData(e)
+	}
+	f.queue = append(f.queue, e)
+	f.queued.Store(int64(len(f.queue)))
+	if len(f.queue) >= foldBacklog {
+		f.full = true
+		f.stop()
+	}
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// withoutData is an entry whose body is read again where it is needed. Entries are
+// shared: e stays as it is.
+func withoutData(e *carillon.Entry) *carillon.Entry {
+	short := *e
+	short.Data = nil
+	return &short
+}
+
+// work folds what is queued.
+func (f *fold) work(ctx context.Context) error {
+	for {
+		f.mu.Lock()
+		n := min(len(f.queue), foldBatch)
+		batch := f.queue[:n:n]
+		f.queue = f.queue[n:]
+		f.queued.Store(int64(len(f.queue)))
+		f.mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		verdicts, err := f.Ledger.Apply(ctx, f.partition, f.identity, batch)
+		if err != nil {
+			f.giveBack(batch)
+			return fmt.Errorf("hook: ledger: %w", err)
+		}
+		for i, v := range verdicts {
+			f.judge(batch[i], v)
+		}
+		f.folded.Store(batch[n-1].Pos.Seq)
+	}
+}
+
+// judge hands on what is to be processed.
+func (f *fold) judge(e *carillon.Entry, v ledger.Verdict) {
+	if e.Type != intake.TypeReceived {
+		e = nil
+	}
+	if v.Act == ledger.Process {
+		if e != nil && e.Data == nil && v.Delivery.Size > 0 { // there was no room for it
+			e = nil
+		}
+		f.add(v.Delivery, e)
+		return
+	}
+	f.release(e)
+	if v.Delivery != nil && v.Delivery.State == ledger.Duplicate {
+		f.logDuplicate(v.Delivery)
+	}
+}
+
+func (f *fold) giveBack(batch []*carillon.Entry) {
+	for _, e := range batch {
+		if e.Type == intake.TypeReceived {
+			f.release(e)
+		}
+	}
+}

@@ -1,0 +1,409 @@
+package hook
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/time/rate"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
+	"github.com/carillon-rt/carillon/internal/source/hook/intake"
+	"github.com/carillon-rt/carillon/internal/source/hook/provider"
+	"github.com/carillon-rt/carillon/internal/source/hook/shape"
+	"github.com/carillon-rt/carillon/internal/wire"
+)
+
+// busyRetry is how long senders are told to wait.
+const busyRetry = 5 * time.Second
+
+// Receiver is the handler of POST /hooks/{org}/{source}. What it answers with 200 is
+// in the log, or on this node's disk where the provider never sends anything twice.
+type Receiver struct {
+	Config
+
+	count    counters
+	refusals *rate.Limiter
+	bodies   budget
+	spool    *spool // nil: there is none
+}
+
+// NewReceiver makes a receiver. It panics if a required field is missing.
+func NewReceiver(cfg Config) (*Receiver, error) {
+	cfg.defaults()
+	r := &Receiver{Config: cfg, count: newCounters(), refusals: rate.NewLimiter(rate.Limit(cfg.Refusals), 10*cfg.Refusals)}
+	r.bodies.left.Store(cfg.InFlightBytes)
+	if cfg.SpoolDir != "" {
+		var err error
+		if r.spool, err = openSpool(cfg.SpoolDir, cfg.SpoolBytes); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// request is one that is being received.
+type request struct {
+	http    *http.Request
+	source  *Source
+	began   time.Time
+	claim   *provider.Claim
+	body    []byte
+	secret  int
+	reason  string // of a refusal, for the audit
+	sizeHad int64  // what was declared or read
+}
+
+// ServeHTTP takes one delivery. The order of the checks is that of the protocol:
+// nothing of a body is read before its sender may send at all, and nothing of it is
+// parsed before its signature was verified.
+func (r *Receiver) ServeHTTP(w http.ResponseWriter, h *http.Request) {
+	q := &request{http: h, began: r.Now(), sizeHad: max(h.ContentLength, 0)}
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	err := r.receive(w, q)
+	if err == nil {
+		return
+	}
+	r.refuse(w, q, err)
+}
+
+// receive answers, or returns why not.
+func (r *Receiver) receive(w http.ResponseWriter, q *request) error {
+	org, err := carillon.ParseOrgID(q.http.PathValue("org"))
+	if err == nil && r.Usable(org) {
+		q.source, _ = r.Sources.Get(org, q.http.PathValue("source"))
+	}
+	switch {
+	case q.source == nil:
+		return q.because("unknown", carillon.Errorf(carillon.CodeNotFound, "there is no webhook source at this path; it is /hooks/<org>/<source>"))
+	case q.http.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		return q.because("method", carillon.Errorf(carillon.CodeMethodNotAllowed, "webhooks are sent with POST"))
+	case !q.source.allows(q.http.RemoteAddr):
+		return q.because("address", carillon.Errorf(carillon.CodeForbidden, "this address may not send here"))
+	case q.http.ContentLength > int64(q.source.body):
+		return q.tooLarge()
+	}
+	if enc := q.http.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return q.because("encoding", carillon.Errorf(carillon.CodeUnsupportedMedia, "Content-Encoding is not supported here: the body is signed as it is sent; send it as it is"))
+	}
+	claim, refusal := q.source.provider.Look(q.http.Header, q.began)
+	if refusal != nil {
+		return q.forged(refusal)
+	}
+	q.claim = claim
+	if r.Full != nil {
+		if err := r.Full(); err != nil {
+			return q.because("full", err)
+		}
+	}
+	release, err := r.read(w, q)
+	defer release()
+	if err != nil {
+		return err
+	}
+	if q.secret, refusal = q.claim.Verify(q.body, q.source.keys); refusal != nil {
+		return q.forged(refusal)
+	}
+	q.source.Secrets[q.secret].used(q.began)
+	return r.accept(w, q)
+}
+
+func (q *request) because(reason string, err error) error {
+	q.reason = reason
+	return err
+}
+
+// forged is the one answer to whatever is wrong with a signature.
+func (q *request) forged(refusal *provider.Refusal) error {
+	return q.because(string(refusal.Reason), carillon.Errorf(carillon.CodeUnauthenticated, "the signature of this webhook is missing, wrong or too old"))
+}
+
+func (q *request) tooLarge() error {
+	return q.because("too_large", carillon.Errorf(carillon.CodeTooLarge, "the body is larger than the %d bytes that this source takes", q.source.body))
+}
+
+// read reads the body. What it takes from the budget release gives back.
+func (r *Receiver) read(w http.ResponseWriter, q *request) (release func(), err error) {
+	deadline := http.NewResponseController(w)
+	_ = deadline.SetReadDeadline(time.Now().Add(r.BodyTimeout)) // not every writer can
+	var hold hold
+	release = func() { r.bodies.give(hold.bytes) }
+	take := func(n int64) bool { return r.bodies.take(n) && hold.add(n) }
+	busy := func() error {
+		return q.because("busy", carillon.Unavailable(busyRetry, nil, "more webhooks are being received than this server takes; send it again later").Over("hook_bytes_in_flight"))
+	}
+	size := q.http.ContentLength
+	if size >= 0 {
+		if !take(size) {
+			return release, busy()
+		}
+		q.body = make([]byte, size)
+		n, err := io.ReadFull(q.http.Body, q.body)
+		q.sizeHad = int64(n)
+		if err != nil && size > 0 {
+			return release, q.unread(err)
+		}
+	} else {
+		for piece := int64(16 << 10); ; piece *= 2 {
+			if !take(piece) {
+				return release, busy()
+			}
+			more, err := io.ReadAll(io.LimitReader(q.http.Body, min(piece, int64(q.source.body-len(q.body))+1)))
+			q.body = append(q.body, more...)
+			q.sizeHad = int64(len(q.body))
+			switch {
+			case err != nil:
+				return release, q.unread(err)
+			case len(q.body) > q.source.body:
+				return release, q.tooLarge()
+			case int64(len(more)) < piece:
+				_ = deadline.SetReadDeadline(time.Time{})
+				return release, nil
+			}
+		}
+	}
+	_ = deadline.SetReadDeadline(time.Time{})
+	return release, nil
+}
+
+func (q *request) unread(err error) error {
+	return q.because("unread", &carillon.Error{
+		Code: carillon.CodeBadRequest, Message: "the body could not be read to its end, or not in the time that the server allows", Err: err,
+	})
+}
+
+// accept stores what was verified, and answers.
+func (r *Receiver) accept(w http.ResponseWriter, q *request) error {
+	src, h := q.source, q.http.Header
+	digest := sha256.Sum256(q.body)
+	kept, cut := src.provider.Keep(h)
+	if len(cut) > 0 {
+		r.Logger.Warn("hook: headers of a delivery are not kept: there are too many", "org", src.Org, "source", src.Name, "headers", cut)
+	}
+	received := &intake.Received{
+		Source: src.Name, Remote: q.http.RemoteAddr, At: q.began, Body: q.body,
+		Meta: intake.Meta{
+			Provider: string(src.Definition.Kind), Query: clipBytes(q.http.URL.RawQuery, maxQuery), Header: kept,
+			Digest: hex.EncodeToString(digest[:]), Secret: src.Secrets[q.secret].ID,
+		},
+	}
+	if said, err := src.provider.Read(h, h.Get("Content-Type"), q.body); err == nil {
+		if said.Challenge != "" {
+			return r.challenge(w, q, said.Challenge)
+		}
+		received.Meta.Event, received.Delivery = said.Event, deliveryID(said.ID, digest[:])
+		if path := src.Definition.OrderBy; path != "" {
+			key, _ := shape.Lookup(said.Payload, path)
+			received.Meta.Order = clipBytes(key, maxOrder)
+		}
+	} else { // what cannot be read is stored all the same: it was signed
+		received.Delivery = deliveryID(src.provider.ID(h, h.Get("Content-Type"), q.body), digest[:])
+	}
+	if pos, known, err := r.Ledger.Known(q.http.Context(), src.Org, src.Name, received.Delivery, received.Meta.Digest, q.began); err == nil && known {
+		if r.recorded() { // the ledger says that it is one
+			r.append(src.Org, received, "", func(_ carillon.Position, err error) { r.unrecorded(err) })
+		}
+		r.answer(w, q, received, pos, true)
+		return nil
+	}
+	pos, err := r.store(q.http.Context(), src.Org, received, "")
+	if err == nil {
+		r.answer(w, q, received, pos, false)
+		return nil
+	}
+	if r.spool != nil && neverRetries(src.Definition.Kind) {
+		aside := r.spool.put(src.Org, received)
+		if aside == nil {
+			r.answer(w, q, received, carillon.Position{}, false)
+			return nil
+		}
+		if errors.Is(aside, errSpoolFull) {
+			r.count.limits.Add("hook_spool_bytes")
+		}
+		r.Logger.Error("hook: a delivery could not be put aside while the log is away", "org", src.Org, "source", src.Name, "err", aside)
+	}
+	return q.because("store", carillon.Unavailable(busyRetry, err, "the webhook cannot be stored now; send it again later"))
+}
+
+const (
+	maxQuery = 2048
+	maxOrder = 255
+)
+
+// neverRetries reports whether what is not taken at once may never come again.
+func neverRetries(kind provider.Kind) bool {
+	return kind == provider.KindGitHub || kind == provider.KindGeneric
+}
+
+// wantsEmptyAnswer reports whether the sender shows its user what it is answered:
+// Slack does, for commands and what people press.
+func wantsEmptyAnswer(kind provider.Kind, contentType string) bool {
+	return kind == provider.KindSlack && strings.HasPrefix(contentType, "application/x-www-form-urlencoded")
+}
+
+// deliveryID is a provider's id as it can be kept, or one of the body where there is
+// none: then the same body is the same delivery.
+func deliveryID(id string, digest []byte) string {
+	if id != "" && len(id) <= carillon.MaxSubject && utf8.ValidString(id) && strings.IndexFunc(id, func(c rune) bool { return c < ' ' || c == 0x7f }) < 0 {
+		return id
+	}
+	return "sha256-" + hex.EncodeToString(digest[:16])
+}
+
+func clipBytes(s string, most int) string {
+	if len(s) > most {
+		return s[:most]
+	}
+	return s
+}
+
+// append appends a delivery. With a key it is there once, however often it is
+// appended within the time that the log knows keys.
+func (r *Receiver) append(org carillon.OrgID, received *intake.Received, key string, done func(carillon.Position, error)) {
+	events, err := received.Events()
+	if err != nil {
+		done(carillon.Position{}, err)
+		return
+	}
+	batch := make([]engine.Append, len(events))
+	for i, ev := range events {
+		batch[i].Event = ev
+		if key != "" {
+			batch[i].Key = key + "\x00" + strconv.Itoa(i)
+		}
+	}
+	r.Log.Intake(org).Append(batch, func(receipts []carillon.Receipt, err error) {
+		if err != nil {
+			done(carillon.Position{}, err)
+			return
+		}
+		done(receipts[0].Pos, nil)
+	})
+}
+
+// store appends a delivery, and waits as long as its sender may be kept waiting. One
+// that is stored after that is a duplicate of the next try, or the other way round.
+func (r *Receiver) store(ctx context.Context, org carillon.OrgID, received *intake.Received, key string) (carillon.Position, error) {
+	type outcome struct {
+		pos carillon.Position
+		err error
+	}
+	done := make(chan outcome, 1)
+	r.append(org, received, key, func(pos carillon.Position, err error) { done <- outcome{pos, err} })
+	timer := time.NewTimer(r.AnswerWithin)
+	defer timer.Stop()
+	select {
+	case o := <-done:
+		return o.pos, o.err
+	case <-timer.C:
+		return carillon.Position{}, errors.New("hook: the log has not answered in time")
+	case <-ctx.Done():
+		return carillon.Position{}, ctx.Err()
+	}
+}
+
+// recorded reports whether one more request of which nothing comes is recorded.
+func (r *Receiver) recorded() bool {
+	if r.refusals.Allow() {
+		return true
+	}
+	r.count.limits.Add("hook_refusals_per_second")
+	return false
+}
+
+// unrecorded counts what the log did not take for the record.
+func (r *Receiver) unrecorded(err error) {
+	if err != nil {
+		r.count.unrecorded.Add(1)
+	}
+}
+
+// answer tells the sender that its delivery is there.
+func (r *Receiver) answer(w http.ResponseWriter, q *request, received *intake.Received, pos carillon.Position, duplicate bool) {
+	status := "accepted"
+	id := ""
+	switch {
+	case duplicate:
+		status = "duplicate"
+	case pos == (carillon.Position{}):
+		status = "spooled"
+	}
+	if pos != (carillon.Position{}) {
+		id = r.IDs.ID(q.source.Org, pos)
+		w.Header().Set("Carillon-Delivery", id)
+	}
+	r.count.received(q.source, status)
+	took := r.Now().Sub(q.began)
+	r.Logger.LogAttrs(q.http.Context(), slog.LevelDebug, "hook: received", slog.String("org", string(q.source.Org)), slog.String("source", q.source.Name),
+		slog.String("status", status), slog.String("delivery", received.Delivery), slog.String("event", received.Meta.Event), slog.String("id", id),
+		slog.String("client", q.http.RemoteAddr), slog.Int("bytes", len(q.body)), slog.Duration("took", took))
+	if wantsEmptyAnswer(q.source.Definition.Kind, q.http.Header.Get("Content-Type")) {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	js, _ := json.Marshal(struct {
+		ID        string `json:"id,omitempty"`
+		Duplicate bool   `json:"duplicate,omitempty"`
+	}{id, duplicate})
+	_, _ = w.Write(append(js, '\n')) // the sender may be gone
+}
+
+func (r *Receiver) challenge(w http.ResponseWriter, q *request, text string) error {
+	r.count.received(q.source, "challenge")
+	r.Logger.Info("hook: a challenge was answered", "org", q.source.Org, "source", q.source.Name, "client", q.http.RemoteAddr)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, text)
+	return nil
+}
+
+// refuse answers with an error, counts it and, as far as there are not too many,
+// records it.
+func (r *Receiver) refuse(w http.ResponseWriter, q *request, err error) {
+	e := carillon.AsError(err)
+	status := e.Code.Status()
+	h := w.Header()
+	h.Set("Content-Type", wire.ProblemContentType)
+	if s := wire.RetryAfter(e); s != "" {
+		h.Set("Retry-After", s)
+	} else if q.source != nil && q.source.Definition.Kind == provider.KindSlack {
+		h.Set("X-Slack-No-Retry", "1") // the same again would not be better
+	}
+	if status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", "Signature") // RFC 9110, section 11.6.1, wants one
+	}
+	r.count.refused(q.source, q.reason, e)
+	if q.source != nil && r.recorded() {
+		r.record(q, status)
+		r.Logger.Warn("hook: refused", "org", q.source.Org, "source", q.source.Name, "reason", q.reason, "status", status,
+			"client", q.http.RemoteAddr, "bytes", q.sizeHad, "err", e.Err)
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(wire.AppendProblem(nil, e)) // the sender may be gone
+}
+
+// record puts a refusal into the intake. Nobody waits for it.
+func (r *Receiver) record(q *request, status int) {
+	refused := intake.Refused{
+		Source: q.source.Name, Remote: q.http.RemoteAddr, At: q.began, Provider: string(q.source.Definition.Kind),
+		Size: q.sizeHad, Status: status, Reason: q.reason,
+	}
+	ev, err := refused.Entry()
+	if err != nil {
+		return
+	}
+	r.Log.Intake(q.source.Org).Append([]engine.Append{{Event: ev}}, func(_ []carillon.Receipt, err error) { r.unrecorded(err) })
+}

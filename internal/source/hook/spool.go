@@ -1,0 +1,171 @@
+package hook
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/source/hook/intake"
+)
+
+const (
+	spoolSuffix = ".delivery"
+	spoolRetry  = 2 * time.Second // after the log did not take one
+)
+
+// spool is a directory of deliveries that the log could not take: one file for each,
+// on disk before its sender is answered.
+type spool struct {
+	dir   string
+	most  int64 // bytes
+	bytes atomic.Int64
+	files atomic.Int64
+	names atomic.Uint64
+	wake  chan struct{}
+}
+
+// spooled is a file of it.
+type spooled struct {
+	Org      carillon.OrgID   `json:"org"`
+	Received *intake.Received `json:"received"`
+}
+
+var errSpoolFull = errors.New("hook: as much lies on this node's disk as may")
+
+func openSpool(dir string, most int64) (*spool, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("hook: the directory for deliveries while the log is away: %w", err)
+	}
+	s := &spool{dir: dir, most: most, wake: make(chan struct{}, 1)}
+	s.names.Store(uint64(time.Now().UnixNano())) //nolint:gosec // after 1970
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("hook: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") { // not finished: nobody was told that it is there
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+			continue
+		}
+		if info, err := e.Info(); err == nil && strings.HasSuffix(e.Name(), spoolSuffix) {
+			s.bytes.Add(info.Size())
+			s.files.Add(1)
+		}
+	}
+	s.poke()
+	return s, nil
+}
+
+func (s *spool) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// put writes a delivery; with a nil error it survives the machine's power.
+func (s *spool) put(org carillon.OrgID, received *intake.Received) (err error) {
+	kept := *received
+	kept.Meta.Spooled = true
+	text, err := json.Marshal(spooled{org, &kept})
+	if err != nil {
+		return fmt.Errorf("hook: %w", err)
+	}
+	if size := int64(len(text)); s.bytes.Add(size) > s.most {
+		s.bytes.Add(-size)
+		return errSpoolFull
+	}
+	defer func() {
+		if err != nil {
+			s.bytes.Add(-int64(len(text)))
+		}
+	}()
+	f, err := os.CreateTemp(s.dir, ".new-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("hook: %w", err)
+	}
+	_, err = f.Write(text)
+	err = cmp.Or(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), filepath.Join(s.dir, fmt.Sprintf("%020d%s", s.names.Add(1), spoolSuffix)))
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("hook: %w", err), os.Remove(f.Name()))
+	}
+	s.files.Add(1)
+	s.poke()
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(d.Sync(), d.Close())
+}
+
+// run hands what is in the spool to store, the oldest first, until ctx ends.
+func (s *spool) run(ctx context.Context, store func(context.Context, carillon.OrgID, *intake.Received) error, say func(msg string, args ...any)) {
+	for {
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return
+		}
+		for s.files.Load() > 0 && ctx.Err() == nil {
+			if err := s.hand(ctx, store, say); err != nil {
+				say("hook: deliveries on this node's disk wait for the log", "deliveries", s.files.Load(), "err", err)
+				select {
+				case <-time.After(spoolRetry):
+				case <-ctx.Done():
+				}
+			}
+		}
+	}
+}
+
+// hand hands on what is there now.
+func (s *spool) hand(ctx context.Context, store func(context.Context, carillon.OrgID, *intake.Received) error, say func(string, ...any)) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("hook: %w", err)
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), spoolSuffix) || ctx.Err() != nil {
+			continue
+		}
+		path := filepath.Join(s.dir, e.Name())
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("hook: %w", err)
+		}
+		var kept spooled
+		if err = json.Unmarshal(text, &kept); err != nil || kept.Received == nil {
+			say("hook: a delivery on this node's disk is not readable; it is put aside", "file", path+".damaged", "err", err)
+			err = os.Rename(path, path+".damaged")
+		} else if err = store(ctx, kept.Org, kept.Received); err == nil {
+			err = os.Remove(path)
+		}
+		if err != nil {
+			return err
+		}
+		s.files.Add(-1)
+		s.bytes.Add(-int64(len(text)))
+	}
+	return nil
+}

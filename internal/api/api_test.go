@@ -59,7 +59,7 @@ func newRig(t testing.TB, change func(*api.Config)) *rig {
 	cfg := api.Config{
 		Auth: a,
 		Gate: gate.New(gate.Config{
-			Open: r.engine.Open, Signals: r.engine.Signals, Orgs: dir, Sources: []string{"gh"}, EventBytes: 5000,
+			Open: r.engine.Open, Signals: r.engine.Signals, Orgs: dir, Source: func(_ carillon.OrgID, name string) bool { return name == "gh" }, EventBytes: 5000,
 			Now: func() time.Time { return now },
 		}),
 		History: hub.NewHistory(hub.HistoryConfig{Open: r.engine.Open, Head: r.engine.Head}),

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/carillon-rt/carillon"
@@ -27,12 +28,9 @@ const awayRetry = 2 * time.Second
 // become of it, and it is to be tried again all the same.
 func (p *Processor) attempt(ctx context.Context, j *job) (note *intake.Note, again time.Duration) {
 	err := p.process(ctx, j, &note)
-	switch {
-	case err == nil:
+	if err == nil {
 		note.Attempts = j.Attempts + 1
 		return note, 0
-	case ctx.Err() != nil:
-		return nil, awayRetry
 	}
 	var away *awayError
 	if errors.As(err, &away) {
@@ -40,10 +38,11 @@ func (p *Processor) attempt(ctx context.Context, j *job) (note *intake.Note, aga
 		return nil, max(away.wait, awayRetry)
 	}
 	j.Attempts++
-	note = &intake.Note{Attempts: j.Attempts, Error: clip(carillon.AsError(err).Message)}
-	if e := carillon.AsError(err); e.Code == carillon.CodeInternal {
-		note.Error = clip(err.Error())
+	note = &intake.Note{Attempts: j.Attempts, Error: err.Error()}
+	if e := carillon.AsError(err); e.Code != carillon.CodeInternal {
+		note.Error = e.Message
 	}
+	note.Error = strings.ToValidUTF8(clipBytes(note.Error, maxError), "")
 	tries := DefaultTries
 	if src, ok := p.Sources.Get(j.Org, j.Source); ok {
 		tries = src.tries
@@ -287,5 +286,8 @@ func (p *Processor) act(ctx context.Context, src *Source, request *action.Reques
 	return nil
 }
 
-// maxActionText is how much of what actions said is kept.
-const maxActionText = 2048
+// How much of what actions said, and of an error, is kept, in bytes.
+const (
+	maxActionText = 2048
+	maxError      = 500
+)

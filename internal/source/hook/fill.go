@@ -28,6 +28,22 @@ func (p *Processor) skip(seq uint64) {
 	p.waits.any = true
 }
 
+// fromLedger leaves everything there is in the ledger, from which it is taken when that
+// is as far as the log.
+func (p *Processor) fromLedger() {
+	p.mu.Lock()
+	p.skip(0)
+	p.mu.Unlock()
+	p.poke()
+}
+
+// folds forgets that a note of a delivery is not in the ledger yet.
+func (p *Processor) folds(id jobID) {
+	p.mu.Lock()
+	delete(p.noted, id)
+	p.mu.Unlock()
+}
+
 func (p *Processor) poke() {
 	select {
 	case p.refill <- struct{}{}:

@@ -115,6 +115,8 @@ func (f *fold) begin(ctx context.Context) (after uint64, err error) {
 	f.goal.Store(state.Last.Seq)
 	f.folded.Store(at.Seq)
 	f.begun.Store(true)
+	// What is folded now may have been processed long ago, as the ledger will say.
+	f.fromLedger()
 	return at.Seq, nil
 }
 
@@ -179,6 +181,7 @@ func (f *fold) work(ctx context.Context) error {
 // judge hands on what is to be processed.
 func (f *fold) judge(e *carillon.Entry, v ledger.Verdict) {
 	if e.Type != intake.TypeReceived {
+		f.folds(jobID{uint16(f.partition), v.Ref})
 		e = nil
 	}
 	if v.Act == ledger.Process {

@@ -21,7 +21,7 @@ const (
 // is this node's own it always does.
 func (p *Processor) lead(ctx context.Context) {
 	if !p.Lease {
-		p.begin()
+		p.begin(ctx)
 		<-ctx.Done()
 		return
 	}
@@ -33,7 +33,7 @@ func (p *Processor) lead(ctx context.Context) {
 		switch {
 		case held && !p.leader.Load():
 			p.Logger.Info("hook: this node processes webhooks")
-			p.begin()
+			p.begin(ctx)
 		case !held && p.leader.Load():
 			p.Logger.Warn("hook: another node processes webhooks now")
 			p.retire()
@@ -104,13 +104,23 @@ func (l *lease) release(ctx context.Context) {
 	}
 }
 
-// begin takes up what waits.
-func (p *Processor) begin() {
-	p.mu.Lock()
-	p.skip(0)
-	p.mu.Unlock()
+// begin takes up what waits. The node before may have noted more than this one knows.
+func (p *Processor) begin(ctx context.Context) {
+	for {
+		state, err := p.Log.State(ctx, p.Log.Partitions())
+		if err == nil {
+			p.goal.Store(max(p.goal.Load(), state.Last.Seq))
+			break
+		}
+		p.Logger.Warn("hook: the intake does not answer; trying again", "err", err)
+		select {
+		case <-time.After(storeRetry):
+		case <-ctx.Done():
+			return
+		}
+	}
 	p.leader.Store(true)
-	p.poke()
+	p.fromLedger()
 }
 
 // retire forgets what waits; attempts in hand end by themselves, and what they publish
@@ -122,6 +132,9 @@ func (p *Processor) retire() {
 	for _, j := range p.jobs {
 		if j.timer != nil {
 			j.timer.Stop()
+		}
+		if !j.inHand {
+			p.drop(j)
 		}
 	}
 	clear(p.jobs)

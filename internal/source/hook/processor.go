@@ -38,7 +38,8 @@ type Processor struct {
 
 	mu     sync.Mutex // guards what follows
 	jobs   map[jobID]*job
-	lanes  map[lane][]*job // the first is in hand or waits for its next attempt
+	noted  map[jobID]struct{} // what became of them is in the log, and not in the ledger yet
+	lanes  map[lane][]*job    // the first is in hand or waits for its next attempt
 	ready  queue
 	waits  waits
 	idle   *sync.Cond
@@ -71,12 +72,13 @@ type job struct {
 	doubt     bool            // another process may have published it
 	published *intake.Note    // by this one, whatever else is to be done
 	timer     *time.Timer
+	inHand    bool
 }
 
 // NewProcessor makes one. It panics if a required field is missing.
 func NewProcessor(cfg Config) *Processor {
 	cfg.defaults()
-	p := &Processor{Config: cfg, jobs: map[jobID]*job{}, lanes: map[lane][]*job{}, results: newResults(), full: limit.Of("hook_deliveries_in_memory"), refill: make(chan struct{}, 1)}
+	p := &Processor{Config: cfg, jobs: map[jobID]*job{}, noted: map[jobID]struct{}{}, lanes: map[lane][]*job{}, results: newResults(), full: limit.Of("hook_deliveries_in_memory"), refill: make(chan struct{}, 1)}
 	p.idle = sync.NewCond(&p.mu)
 	p.bodies.left.Store(foldBytes)
 	p.ready.init()
@@ -161,7 +163,7 @@ func (p *Processor) release(e *carillon.Entry) {
 // put makes a job of it, unless there is one. mu is held.
 func (p *Processor) put(d *ledger.Delivery, e *carillon.Entry, doubt bool) {
 	id := jobID{d.Pos.Partition, d.Pos.Seq}
-	if p.jobs[id] != nil || p.closed {
+	if _, done := p.noted[id]; done || p.jobs[id] != nil || p.closed {
 		p.release(e)
 		return
 	}
@@ -210,14 +212,15 @@ func (p *Processor) work(ctx context.Context) {
 			return
 		}
 		j := p.ready.pop()
+		j.inHand = true
 		p.mu.Unlock()
 		p.do(ctx, j)
 	}
 }
 
-// do makes an attempt, and notes what came of it.
+// do makes an attempt, which is finished although ctx ends, and notes what came of it.
 func (p *Processor) do(ctx context.Context, j *job) {
-	note, again := p.attempt(ctx, j)
+	note, again := p.attempt(context.WithoutCancel(ctx), j)
 	switch {
 	case note == nil: // nothing is said about it: it is the log that is away, or we are
 		p.later(j, again)
@@ -239,6 +242,7 @@ func (p *Processor) later(j *job, wait time.Duration) {
 	p.drop(j)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	j.inHand = false
 	if !p.closed && p.jobs[j.id] == j {
 		p.start(j, p.Now().Add(wait))
 	}
@@ -271,8 +275,8 @@ func (p *Processor) drop(j *job) {
 	j.entry = nil
 }
 
-// note appends what became of a delivery, and does not give up: what is not noted is
-// looked for again after a restart.
+// note appends what became of a delivery, and does not give up until ctx ends: what is
+// not noted is looked for after a restart.
 func (p *Processor) note(ctx context.Context, j *job, t carillon.Type, n *intake.Note) {
 	n.Ref = j.Pos.Seq
 	n.Micros = p.Now().Sub(j.since).Microseconds()
@@ -285,6 +289,11 @@ func (p *Processor) note(ctx context.Context, j *job, t carillon.Type, n *intake
 	}
 	key := "n\x00" + strconv.FormatUint(j.Pos.Seq, 10) + "\x00" + strconv.Itoa(j.Again) + "\x00" + strconv.Itoa(n.Attempts) + "\x00" + string(t)
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		if t != intake.TypeFailed {
+			p.mu.Lock()
+			p.noted[j.id] = struct{}{}
+			p.mu.Unlock()
+		}
 		err := p.append(ctx, j.Org, engine.Append{Event: ev, Key: key})
 		if err == nil || ctx.Err() != nil {
 			return

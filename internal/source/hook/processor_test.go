@@ -239,7 +239,8 @@ func TestWhatWasPublishedLongAgoIsFoundInTheLog(t *testing.T) {
 func TestMoreThanMemoryHoldsWaitsInTheLedgerInOrder(t *testing.T) {
 	x := newTarget(t)
 	hold := make(chan struct{})
-	x.Config.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hold })
+	var ran atomic.Int64
+	x.Config.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { ran.Add(1); <-hold })
 	r := newRig(t, func(c *hook.Config) { c.Waiting, c.Workers = 10, 4 }, fmt.Sprintf("{name: gh, kind: github, order_by: key, actions: [{forward: %q, pass: [X-GitHub-Delivery]}]}", x.URL))
 	const n = 120
 	for i := range n {
@@ -251,6 +252,9 @@ func TestMoreThanMemoryHoldsWaitsInTheLedgerInOrder(t *testing.T) {
 		if e.Delivery != fmt.Sprint(i) {
 			t.Fatalf("event %d is of delivery %s", i, e.Delivery)
 		}
+	}
+	if got := ran.Load(); got != n {
+		t.Errorf("the action ran %d times; want %d", got, n)
 	}
 }
 

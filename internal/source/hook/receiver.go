@@ -241,6 +241,7 @@ func (r *Receiver) accept(w http.ResponseWriter, q *request) error {
 const (
 	maxQuery = 2048
 	maxOrder = 255
+	maxClaim = 255
 )
 
 // neverRetries reports whether what is not taken at once may never come again.
@@ -397,7 +398,9 @@ func (r *Receiver) refuse(w http.ResponseWriter, q *request, err error) {
 
 // record puts a refusal into the intake. Nobody waits for it.
 func (r *Receiver) record(q *request, status int) {
+	id, event := q.source.provider.Claimed(q.http.Header)
 	refused := intake.Refused{
+		Delivery: clipBytes(id, maxClaim), Event: clipBytes(event, maxClaim),
 		Source: q.source.Name, Remote: q.http.RemoteAddr, At: q.began, Provider: string(q.source.Definition.Kind),
 		Size: q.sizeHad, Status: status, Reason: q.reason,
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -37,6 +38,8 @@ var (
 	ErrNotFound = errors.New("no such delivery")
 	// ErrClosed: the ledger is closed.
 	ErrClosed = errors.New("it is closed")
+	// ErrInUse: another process has the file; each process needs one of its own.
+	ErrInUse = errors.New("another process has the file; each process needs one of its own")
 )
 
 // Ledger is a projection of the intake log.
@@ -46,6 +49,7 @@ type Ledger struct {
 	known time.Duration
 	log   *slog.Logger
 	now   func() time.Time
+	lock  *os.File // nil: in memory, or the system has none
 	count counters
 
 	mu sync.RWMutex // held for reading by whoever uses db, for writing by who replaces it
@@ -71,12 +75,25 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if l.known < 0 || l.keep < l.known {
 		return nil, fmt.Errorf("ledger: deliveries are to be known for %v and kept for %v; the first is at least 0 and at most the second", l.known, l.keep)
 	}
+	if l.path != "" {
+		var err error
+		if l.lock, err = lock(l.path); err != nil {
+			return nil, fmt.Errorf("ledger: %s: %w", l.path, err)
+		}
+	}
 	db, err := l.open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("ledger: %w", err)
+		return nil, errors.Join(fmt.Errorf("ledger: %w", err), l.unlock())
 	}
 	l.db = db
 	return l, nil
+}
+
+func (l *Ledger) unlock() error {
+	if l.lock == nil {
+		return nil
+	}
+	return l.lock.Close()
 }
 
 // Close writes what there is to the disk, and closes the file.
@@ -88,7 +105,7 @@ func (l *Ledger) Close() error {
 	}
 	db := l.db
 	l.db = nil
-	if err := db.close(true); err != nil {
+	if err := errors.Join(db.close(true), l.unlock()); err != nil {
 		return fmt.Errorf("ledger: %w", err)
 	}
 	return nil

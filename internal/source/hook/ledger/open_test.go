@@ -216,11 +216,16 @@ func TestAFileThatWasNotClosedIsReadOnAfterItsProcessEnded(t *testing.T) {
 	}
 }
 
-func TestNothingIsLeftBesideAClosedLedger(t *testing.T) {
+func TestNothingButTheLockIsLeftBesideAClosedLedger(t *testing.T) {
 	cfg, _ := aFile(t)
 	files, err := os.ReadDir(filepath.Dir(cfg.Path))
-	if err != nil || len(files) != 1 {
-		t.Errorf("%v, %v", files, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if path := filepath.Join(filepath.Dir(cfg.Path), f.Name()); path != cfg.Path && path != cfg.Path+".lock" {
+			t.Errorf("%s is left", f.Name())
+		}
 	}
 }
 

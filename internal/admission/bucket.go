@@ -33,6 +33,9 @@ func (b *bucket) take(now, most time.Duration) (wait time.Duration) {
 	}
 }
 
+// give gives a moment back that was taken.
+func (b *bucket) give() { b.next.Add(-int64(b.every)) }
+
 // away is how far the next moment is.
 func (b *bucket) away(now time.Duration) time.Duration {
 	return max(time.Duration(b.next.Load())-now, 0)

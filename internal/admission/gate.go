@@ -221,6 +221,29 @@ func (g *Gate) Gone() {
 	}
 }
 
+// Return takes back that one was let through, after a wait or at once: it has come to
+// nothing here, and comes again with Enter, where it is counted. Its turn is somebody
+// else's.
+func (g *Gate) Return(now time.Time, waited bool) {
+	if g == nil {
+		return
+	}
+	g.door.give()
+	g.line.give()
+	if waited {
+		g.queued.Add(^uint64(0))
+	} else {
+		g.admitted.Add(^uint64(0))
+	}
+	for {
+		old := g.window.Load()
+		if old>>windowBits != uint64(g.since(now)/Window) || old&(1<<windowBits-1) == 0 ||
+			g.window.CompareAndSwap(old, old-1) {
+			return
+		}
+	}
+}
+
 // Explain reports whether one that is refused may be told so in a way that costs
 // nearly as much as a handshake: half as many may as are let through.
 func (g *Gate) Explain(now time.Time) bool {
@@ -255,6 +278,9 @@ func (g *Gate) queue(now time.Time) (n int64, err error) {
 	return n, nil
 }
 
+// windowBits are those of the number in Gate.window.
+const windowBits = 24
+
 // through counts one that is let through.
 func (g *Gate) through(now time.Time, waited bool) {
 	if waited {
@@ -263,14 +289,13 @@ func (g *Gate) through(now time.Time, waited bool) {
 	} else {
 		g.admitted.Add(1)
 	}
-	const bits = 24 // for the number
 	for {
 		old := g.window.Load()
 		window, n := uint64(g.since(now)/Window), uint64(1)
-		if old>>bits >= window { // the time of a turn may be a little old
-			window, n = old>>bits, old&(1<<bits-1)+1
+		if old>>windowBits >= window { // the time of a turn may be a little old
+			window, n = old>>windowBits, old&(1<<windowBits-1)+1
 		}
-		if g.window.CompareAndSwap(old, window<<bits|n) {
+		if g.window.CompareAndSwap(old, window<<windowBits|n) {
 			for most := g.fullest.Load(); n > most && !g.fullest.CompareAndSwap(most, n); most = g.fullest.Load() {
 			}
 			return

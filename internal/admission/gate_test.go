@@ -427,6 +427,78 @@ func TestRefusalsAreExplainedToHalfAsManyAsAreLetThrough(t *testing.T) {
 	}
 }
 
+// One that is let through on a loop, and then answered elsewhere, meets the gate
+// twice.
+func TestWhoseTurnIsTakenBackIsCountedWhereItComesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admission.New(admission.Config{PerSecond: 10, Burst: 1, Queue: 10, Wait: time.Minute})
+		enter := func(want time.Duration) {
+			t.Helper()
+			began := time.Now()
+			leave, err := g.Enter(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			leave()
+			if waited := time.Since(began); waited != want {
+				t.Errorf("it waited %v, want %v", waited, want)
+			}
+		}
+		if wait, err := g.Ask(time.Now()); wait != 0 || err != nil {
+			t.Fatal(wait, err)
+		}
+		g.Return(time.Now(), false)
+		enter(0)
+		wait, err := g.Ask(time.Now())
+		if wait == 0 || err != nil {
+			t.Fatal(wait, err)
+		}
+		<-time.After(wait)
+		if wait := g.Pass(time.Now()); wait != 0 {
+			t.Fatal(wait)
+		}
+		g.Return(time.Now(), true)
+		enter(0)
+		enter(100 * time.Millisecond)
+		if s := g.Stats(); s.Admitted != 2 || s.Queued != 1 || s.Waiting != 0 || s.Fullest != 1 {
+			t.Errorf("%+v", s)
+		}
+		(*admission.Gate)(nil).Return(time.Now(), false)
+	})
+}
+
+func TestTurnsThatAreTakenBackAreNoMoreThanWereTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := admission.New(admission.Config{PerSecond: 10, Burst: 3, Queue: 1, Wait: time.Minute})
+		<-time.After(time.Hour)
+		for range 100 {
+			if wait, err := g.Ask(time.Now()); wait != 0 || err != nil {
+				t.Fatal(wait, err)
+			}
+			g.Return(time.Now(), false)
+		}
+		n := 0
+		for wait := time.Duration(0); wait == 0; n++ {
+			wait, _ = g.Ask(time.Now())
+		}
+		if n != 4 {
+			t.Errorf("%d are let through at once, want the burst of 3", n-1)
+		}
+		if s := g.Stats(); s.Admitted != 3 || s.Fullest != 3 {
+			t.Errorf("%+v", s)
+		}
+		g.Gone() // the one that asked in vain
+		g.Return(time.Now(), false)
+		<-time.After(100 * time.Millisecond) // in which the one in vain had its turn
+		if wait, err := g.Ask(time.Now()); wait != 0 || err != nil {
+			t.Errorf("the turn that was taken back: %v, %v", wait, err)
+		}
+		if wait, _ := g.Ask(time.Now()); wait == 0 {
+			t.Error("it was taken back twice")
+		}
+	})
+}
+
 func TestWithoutAGateAllAreLetThrough(t *testing.T) {
 	var g *admission.Gate
 	leave, err := g.Enter(t.Context())

@@ -58,11 +58,11 @@ func (a *Authenticator) Busy(iss string) bool {
 
 // Remembered is how many tokens are.
 func (a *Authenticator) Remembered() (n int) {
-	for i := range a.verified.parts {
-		part := &a.verified.parts[i]
-		part.mu.Lock()
-		n += len(part.tokens)
-		part.mu.Unlock()
+	for i := range a.verified.shelves {
+		shelf := &a.verified.shelves[i]
+		shelf.mu.Lock()
+		n += shelf.n
+		shelf.mu.Unlock()
 	}
 	return n
 }

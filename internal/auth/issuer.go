@@ -112,7 +112,7 @@ func (iss *issuer) verify(h header, signed string, sig []byte) (proof, error) {
 			continue
 		}
 		if err = k.verify(signed, sig); err == nil {
-			return proof{key: k}, nil
+			return proof{signer: signer{key: k}}, nil
 		}
 	}
 	if iss.set == nil || !slices.Contains(iss.set.allowed, h.alg) {
@@ -122,5 +122,5 @@ func (iss *issuer) verify(h header, signed string, sig []byte) (proof, error) {
 	if err != nil {
 		return proof{}, err
 	}
-	return proof{key: k, set: iss.set, kid: h.kid}, k.verify(signed, sig)
+	return proof{signer: signer{k, iss.set, h.kid}}, k.verify(signed, sig)
 }

@@ -158,23 +158,43 @@ func (c *finder) subprotocol(values []string) error {
 }
 
 func (c *finder) query(raw string, tickets bool) error {
-	q, err := url.ParseQuery(raw)
+	inQuery, inTicket, err := queried(raw)
 	if err != nil {
 		// err repeats a part of the query, which may be a part of a token.
 		return carillon.BadRequest("the query is not readable; percent-encode what is not a letter or digit")
 	}
-	if q.Has("ticket") && !tickets {
+	if len(inTicket) > 0 && !tickets {
 		return carillon.BadRequest("?ticket= is for what begins to receive: WebSocket, SSE and poll")
 	}
-	for _, text := range q["token"] {
+	for _, text := range inQuery {
 		if err := c.add(text, InQuery); err != nil {
 			return err
 		}
 	}
-	for _, text := range q["ticket"] {
+	for _, text := range inTicket {
 		if err := c.add(text, InTicket); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// queried are the parameters token and ticket of a query, as url.ParseQuery finds
+// them. Of one in which everything stands for itself, as it mostly does, no map is
+// made.
+func queried(raw string) (tokens, tickets []string, err error) {
+	const few = 20
+	if strings.ContainsAny(raw, "%+;") || strings.Count(raw, "&") > few {
+		q, err := url.ParseQuery(raw)
+		return q["token"], q["ticket"], err
+	}
+	for one := range strings.SplitSeq(raw, "&") {
+		switch name, value, _ := strings.Cut(one, "="); name {
+		case "token":
+			tokens = append(tokens, value)
+		case "ticket":
+			tickets = append(tickets, value)
+		}
+	}
+	return tokens, tickets, nil
 }

@@ -1,18 +1,16 @@
 package auth
 
 import (
-	"crypto/sha256"
 	"math"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/carillon-rt/carillon"
 )
 
-// verified remembers the principals of good tokens, so that a client that comes
-// again costs no signature. A token is named by its SHA-256: who can make another
-// one with the same need not forge anything.
+// verified remembers what good tokens came to, so that a client that comes again
+// costs no signature. A token is named by 128 bits of its SHA-256: who can make
+// another one with the same for one that is remembered need not forge anything.
 //
 // What is remembered counts only as long as verifying the token would give the same
 // principal again. Everything that can change meanwhile is looked at each time: the
@@ -20,32 +18,29 @@ import (
 // a change. A refused token is not remembered: it would take the place of a good one,
 // and whoever makes up tokens makes up new ones.
 type verified struct {
-	most  int    // of a part; 0: nothing is remembered
-	met   func() // most
-	hits  atomic.Uint64
-	parts []verifiedPart // of a length that divides 256
+	most    int    // of a shelf; 0: nothing is remembered
+	met     func() // most
+	hits    atomic.Uint64
+	kinds   kinds
+	shelves []shelf // of a length that is a power of two
 }
 
-// verifiedPart is those whose sums begin alike.
-type verifiedPart struct {
-	mu     sync.Mutex // guards what follows
-	tokens map[tokenSum]proof
-}
-
-const (
-	verifiedParts = 16
-	minPart       = 64 // tokens; with fewer there is one part
-)
-
-type tokenSum [sha256.Size]byte
+// mostOfShelf is how many tokens share a lock and a table, which is small so that
+// its growth stops nobody for long.
+const mostOfShelf = 4096
 
 // proof is what verifying a token came to.
 type proof struct {
-	principal *carillon.Principal // shared by all who come with the token
-	key       *tokenKey           // that it is signed with
-	set       *keySet             // in which that is; nil: it was configured
-	kid       string              // by which the token names it there
-	life      life
+	principal *carillon.Principal
+	signer
+	life life
+}
+
+// signer is who has signed a token.
+type signer struct {
+	key *tokenKey
+	set *keySet // in which that is; nil: it was configured
+	kid string  // by which the token names it there
 }
 
 // life is when a principal is what it is: from the first until before the second, in
@@ -69,64 +64,60 @@ func nanos(t time.Time) int64 {
 }
 
 // stands reports whether the token would still be verified by the same key.
-func (p *proof) stands() bool {
-	if p.set == nil {
+func (s *signer) stands() bool {
+	if s.set == nil {
 		return true
 	}
-	k, err := p.set.find(keyName{p.key.alg, p.kid})
-	return err == nil && k == p.key
+	k, err := s.set.find(keyName{s.key.alg, s.kid})
+	return err == nil && k == s.key
 }
 
 func newVerified(most int, met func()) *verified {
-	v := &verified{most: max(most, 0), met: met, parts: make([]verifiedPart, 1)}
-	if most >= verifiedParts*minPart {
-		v.most, v.parts = most/verifiedParts, make([]verifiedPart, verifiedParts)
+	v := &verified{most: max(most, 0), met: met}
+	n := 1
+	for v.most/n > mostOfShelf {
+		n *= 2
 	}
+	v.most, v.shelves = v.most/n, make([]shelf, n)
 	return v
 }
 
-func (v *verified) part(sum *tokenSum) *verifiedPart { return &v.parts[int(sum[0])%len(v.parts)] }
+func (v *verified) shelf(sum *tokenSum) *shelf { return &v.shelves[int(sum[1]%uint64(len(v.shelves)))] }
 
 // find is the principal of a token that is remembered, or nil.
 func (a *Authenticator) find(sum *tokenSum) *carillon.Principal {
-	part := a.verified.part(sum)
-	part.mu.Lock()
-	proof, found := part.tokens[*sum]
-	part.mu.Unlock()
+	shelf := a.verified.shelf(sum)
+	shelf.mu.Lock()
+	m, found := shelf.get(sum)
+	shelf.mu.Unlock()
 	if !found {
 		return nil
 	}
-	if !proof.life.has(a.now()) || !proof.stands() {
-		part.mu.Lock()
-		delete(part.tokens, *sum)
-		part.mu.Unlock()
+	if !m.life.has(a.now()) || !m.kind.stands() {
+		shelf.mu.Lock()
+		shelf.remove(sum)
+		shelf.mu.Unlock()
 		return nil
 	}
-	if _, err := a.organization(proof.principal.Org); err != nil {
+	if _, err := a.organization(m.kind.org); err != nil {
 		return nil
 	}
-	proof.key.used.Add(1)
+	m.kind.key.used.Add(1)
 	a.verified.hits.Add(1)
-	return proof.principal
+	return m.principal()
 }
 
 // remember keeps a proof, in the place of any other where there is no room.
-func (v *verified) remember(sum *tokenSum, p proof) {
-	if v.most == 0 {
+func (v *verified) remember(sum *tokenSum, p *proof) {
+	if v.most == 0 || p.life.until == math.MaxInt64 { // of which it does not say when it ends
 		return
 	}
-	part := v.part(sum)
-	part.mu.Lock()
-	defer part.mu.Unlock()
-	if part.tokens == nil {
-		part.tokens = map[tokenSum]proof{}
-	}
-	if _, there := part.tokens[*sum]; !there && len(part.tokens) >= v.most {
-		for some := range part.tokens { // which one is chance
-			delete(part.tokens, some)
-			break
-		}
+	m := memory{sum: *sum, user: p.principal.User, life: p.life, kind: v.kinds.of(p)}
+	shelf := v.shelf(sum)
+	shelf.mu.Lock()
+	full := shelf.put(&m, v.most)
+	shelf.mu.Unlock()
+	if full {
 		v.met()
 	}
-	part.tokens[*sum] = p
 }

@@ -102,7 +102,7 @@ func TestARememberedTokenCostsNoSignature(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []auth.Credential{{Text: token, Where: auth.InHeader}, {Text: token, Where: auth.InCookie}} {
-		if again, _, err := w.remembers.VerifyNow(c); err != nil || again != first {
+		if again, _, err := w.remembers.VerifyNow(c); err != nil || *again != *first {
 			t.Errorf("%+v, %v", again, err)
 		}
 	}
@@ -182,7 +182,7 @@ func TestARememberedTokenGoesWithKeysThatCannotBeFetched(t *testing.T) {
 }
 
 func TestRememberedTokensAreBounded(t *testing.T) {
-	for _, most := range []int{1, 10, 2000} {
+	for _, most := range []int{1, 10, 2000, 10_000} { // the last one in parts
 		w := newTwins(t, most)
 		verify := func(i int) {
 			if p, err := w.remembers.VerifyToken(t.Context(), sign(fmt.Sprintf(`{"sub":"u%d","org":"demo","exp":%s}`, i, exp))); err != nil || p.User != fmt.Sprintf("u%d", i) {
@@ -223,6 +223,44 @@ func TestATokenThatHasEndedIsForgotten(t *testing.T) {
 	}
 	if n := w.remembers.Remembered(); n != 0 {
 		t.Errorf("%d are remembered", n)
+	}
+}
+
+// Its principal ends when its life does, which is kept; of a life that is too long for
+// that, it cannot be told.
+func TestATokenThatEndsTooLateIsVerifiedEachTime(t *testing.T) {
+	for exp, remembered := range map[int64]uint64{9_223_372_035: 1, 9_223_372_037: 0, 253_402_300_799: 0} {
+		w := newTwins(t, 10)
+		token := sign(fmt.Sprintf(`{"sub":"alice","org":"demo","exp":%d.5}`, exp-1))
+		for range 2 {
+			p, err := w.remembers.VerifyToken(t.Context(), token)
+			if want, _ := w.forgets.VerifyToken(t.Context(), token); err != nil || *p != *want {
+				t.Errorf("%+v, %v, want %+v", p, err, want)
+			}
+		}
+		if got := w.remembers.Stats().Known; got != remembered {
+			t.Errorf("until %d: it was known %d times, want %d", exp, got, remembered)
+		}
+	}
+}
+
+// Many have permissions of their own.
+func TestARememberedTokenKeepsItsPermissions(t *testing.T) {
+	w := newTwins(t, 5000)
+	token := func(i int) string {
+		return sign(fmt.Sprintf(`{"sub":"u%d","org":"demo","exp":%s,"role":%q,"permissions":{"publish":["p%d"]}}`, i, exp, []string{"member", "publisher"}[i%2], i))
+	}
+	const n = 2500
+	for range 2 {
+		for i := range n {
+			p, err := w.remembers.VerifyToken(t.Context(), token(i))
+			if want, _ := w.forgets.VerifyToken(t.Context(), token(i)); err != nil || !cmp.Equal(p, want) {
+				t.Fatalf("%+v, %v, want %+v", p, err, want)
+			}
+		}
+	}
+	if known := w.remembers.Stats().Known; known < n*9/10 {
+		t.Errorf("%d were known", known)
 	}
 }
 

@@ -70,7 +70,7 @@ func (c *Conn) Input(b []byte) int {
 func (c *Conn) arrive(r *http.Request, data []byte, n int) {
 	wait, err := c.at.front.cfg.Admission.Ask(c.Now())
 	if wait == 0 {
-		c.serve(r, data, n, err)
+		c.serve(r, data, n, err, false)
 		return
 	}
 	c.begun()
@@ -88,12 +88,13 @@ func (c *Conn) turned() {
 	head, r := c.head, &c.at.request
 	c.head, c.queued, c.behind = nil, false, len(c.Kept()) > 0
 	n, _ := r.parse(head, c.at.front.known, len(head)) // as when it came
-	c.serve(&r.Request, head, n, nil)
+	c.serve(&r.Request, head, n, nil, true)
 }
 
 // serve has a door answer the request that the first n bytes of data are, or say
-// err.
-func (c *Conn) serve(r *http.Request, data []byte, n int, err error) {
+// err, which is the gate's. One that the door passes on meets the gate there: it is
+// counted once.
+func (c *Conn) serve(r *http.Request, data []byte, n int, err error, waited bool) {
 	f, x := c.at.front, &c.at.exchange
 	c.wait(0)
 	c.path, c.last = r.URL.Path, r.Close || f.draining.Load()
@@ -110,6 +111,9 @@ func (c *Conn) serve(r *http.Request, data []byte, n int, err error) {
 		return
 	}
 	if x.state == passed {
+		if err == nil {
+			f.cfg.Admission.Return(c.Now(), waited)
+		}
 		c.pass(data)
 		return
 	}

@@ -502,6 +502,28 @@ func TestWhatFollowsARequestThatWaitsIsNotLost(t *testing.T) {
 	passed.hears(200, "net/http /v1/poll")
 }
 
+// net/http's handler asks the gate itself.
+func TestARequestThatIsPassedOnIsNotCountedHere(t *testing.T) {
+	p, g := gated(t, 10, map[string]http.HandlerFunc{
+		"/v1/poll": says,
+		"/v1/sse":  func(w http.ResponseWriter, _ *http.Request) { Of(w).Pass() },
+	})
+	at := p.dial()
+	at.say(get("/v1/sse"))
+	at.hears(200, "net/http /v1/sse")
+	if s := g.Stats(); s.Admitted+s.Queued != 0 {
+		t.Errorf("at once: %+v", s)
+	}
+	first, waits := p.dial(), p.dial()
+	first.say(get("/v1/poll?x"))
+	first.hears(200, "x")
+	waits.say(get("/v1/sse"))
+	waits.hears(200, "net/http /v1/sse")
+	if s := g.Stats(); s.Admitted != 1 || s.Queued != 0 || s.Waiting != 0 {
+		t.Errorf("after a wait: %+v", s)
+	}
+}
+
 func TestARequestThatFindsNoRoomAtTheGateIsRefused(t *testing.T) {
 	told := make(chan error, 2)
 	p, _ := gated(t, 0, map[string]http.HandlerFunc{"/v1/poll": func(w http.ResponseWriter, _ *http.Request) { told <- Of(w).Refused() }})

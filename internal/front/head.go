@@ -148,19 +148,6 @@ func (r *request) meaning() bool {
 	return true
 }
 
-// token reports whether s is a token (RFC 9110, section 5.6.2).
-func token(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return s != ""
-}
-
 // hostname reports whether s is a name or an address, with or without a port, as
 // clients write it.
 func hostname(s string) bool {

@@ -35,6 +35,9 @@ type node struct {
 	refs   int32                  // guarded by realm.mu: feeds that know it
 }
 
+// Pattern is that of a node that is no inbox.
+func (n *node) Pattern() carillon.Pattern { return carillon.Pattern(n.text) }
+
 // inbox reports whether it is a user's.
 func (n *node) inbox() bool { return n.text[:1] == directKey }
 
@@ -212,7 +215,7 @@ func (r *Realm) pattern(p carillon.Pattern) (*node, error) {
 	n, ok := r.tree.Get(p)
 	if !ok {
 		n = &node{text: strings.Clone(string(p))} // not all that it is part of
-		if err := r.tree.Add(carillon.Pattern(n.text), n); err != nil {
+		if err := r.tree.Add(n); err != nil {
 			return nil, err
 		}
 	}
@@ -243,7 +246,7 @@ func (r *Realm) release(n *node) {
 	if n.inbox() {
 		r.users.remove(n)
 	} else {
-		r.tree.Remove(carillon.Pattern(n.text))
+		r.tree.Remove(n.Pattern())
 	}
 }
 

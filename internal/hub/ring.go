@@ -37,7 +37,7 @@ type Delivery struct {
 
 // Encoding returns the remembered encoding, or nil; one that is empty is not nil.
 func (d *Delivery) Encoding(f Form) []byte {
-	if p := d.enc[f].Load(); p != nil {
+	if p := d.enc[f].Load(); p != nil && (d.ring == nil || p != d.ring.left) {
 		return *p
 	}
 	return nil
@@ -46,13 +46,30 @@ func (d *Delivery) Encoding(f Form) []byte {
 // Remember keeps b as the encoding and returns the one to use: b, or that of
 // whoever came first. b must not change afterwards.
 func (d *Delivery) Remember(f Form, b []byte) []byte {
-	if d.enc[f].CompareAndSwap(nil, &b) {
-		if d.ring != nil {
-			d.ring.bytes.Add(int64(len(b)))
+	for {
+		switch p := d.enc[f].Load(); {
+		case p != nil && (d.ring == nil || p != d.ring.left):
+			return *p
+		case !d.enc[f].CompareAndSwap(p, &b):
+		default:
+			if p == nil && d.ring != nil {
+				d.ring.bytes.Add(int64(len(b)))
+			}
+			return b
 		}
-		return b
 	}
-	return *d.enc[f].Load()
+}
+
+// leave is called when d leaves its ring, which from then on counts none of its bytes.
+// It returns those that it has counted.
+func (d *Delivery) leave() (bytes int64) {
+	bytes = int64(d.Entry.Size())
+	for f := range d.enc {
+		if !d.enc[f].CompareAndSwap(nil, d.ring.left) {
+			bytes += int64(len(*d.enc[f].Load()))
+		}
+	}
+	return bytes
 }
 
 // chunkSize is how many entries share one piece of the ring.
@@ -132,6 +149,7 @@ func (c *chain) newest(key string) uint64 {
 // indices from 1; sequences of the log rise with them but have holes.
 type ring struct {
 	budget int64
+	left   *[]byte // stands for an encoding that was not made before its entry left
 
 	head  atomic.Uint64 // index of the newest entry; published after the entry
 	table atomic.Pointer[ringTable]
@@ -152,7 +170,7 @@ type ring struct {
 const maxChains = 100_000
 
 func newRing(budget int64, base carillon.Position) *ring {
-	r := &ring{budget: budget, chains: map[carillon.OrgID]*chain{}}
+	r := &ring{budget: budget, left: new([]byte), chains: map[carillon.OrgID]*chain{}}
 	r.table.Store(&ringTable{base: 1})
 	r.floor.Store(&base)
 	r.start.Store(base.Seq)
@@ -241,10 +259,7 @@ func (r *ring) evict() {
 		var freed int64
 		var last *Delivery
 		for _, d := range t.chunks[0] {
-			freed += int64(d.Entry.Size())
-			for i := range d.enc {
-				freed += int64(len(d.Encoding(Form(i))))
-			}
+			freed += d.leave()
 			c := r.chainOf(d.Entry.Org)
 			c.evicted.Store(d.at.pos.Seq)
 			c.leave(d)
@@ -289,7 +304,15 @@ func (r *ring) reset(base carillon.Position) {
 		}
 	}
 	r.dropped = false
-	r.bytes.Store(0)
+	var freed int64
+	for _, c := range r.table.Load().chunks {
+		for _, d := range c {
+			if d != nil {
+				freed += d.leave()
+			}
+		}
+	}
+	r.bytes.Add(-freed)
 	r.table.Store(&ringTable{base: r.head.Load() + 1})
 	r.floor.Store(&base)
 	r.start.Store(base.Seq)

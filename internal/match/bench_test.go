@@ -72,15 +72,15 @@ var millions = []struct {
 }
 
 // BenchmarkTree measures a Tree of a million patterns: what one takes of
-// memory beside its text, a type that is asked for again, types that are all
+// memory beside its value, a type that is asked for again, types that are all
 // new (Match and Lookup), types that only broad patterns know (stranger), and a
 // change.
 func BenchmarkTree(b *testing.B) {
 	for _, set := range millions {
 		b.Run(set.name, func(b *testing.B) {
-			patterns := make([]carillon.Pattern, million)
+			patterns := make([]text, million)
 			for i := range patterns {
-				patterns[i] = pattern(b, set.pattern(i))
+				patterns[i] = text(pattern(b, set.pattern(i)))
 			}
 			// A fresh type is made, not read from a list, because an event's
 			// is in the cache when it is matched. "a fresh type" is its cost.
@@ -98,10 +98,9 @@ func BenchmarkTree(b *testing.B) {
 				types[i] = fresh()
 			}
 			before := heap()
-			tree := match.New[*int](match.Config{})
-			value := new(int)
-			for _, p := range patterns {
-				if err := tree.Add(p, value); err != nil {
+			tree := match.New[*text](match.Config{})
+			for i := range patterns {
+				if err := tree.Add(&patterns[i]); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -132,7 +131,7 @@ func BenchmarkTree(b *testing.B) {
 				}
 			})
 			b.Run("Match/stranger", func(b *testing.B) {
-				dst, found := make([]*int, 0, 16), 0
+				dst, found := make([]*text, 0, 16), 0
 				b.ReportAllocs()
 				for b.Loop() {
 					found += len(tree.Match(stranger(), dst))
@@ -140,7 +139,7 @@ func BenchmarkTree(b *testing.B) {
 				b.ReportMetric(float64(found)/float64(b.N), "matches/op")
 			})
 			b.Run("Match", func(b *testing.B) {
-				dst, found := make([]*int, 0, 16), 0
+				dst, found := make([]*text, 0, 16), 0
 				b.ReportAllocs()
 				for b.Loop() {
 					found += len(tree.Match(fresh(), dst))
@@ -151,9 +150,9 @@ func BenchmarkTree(b *testing.B) {
 			b.Run("AddRemove", func(b *testing.B) {
 				b.ReportAllocs()
 				for i := 0; b.Loop(); i++ {
-					p := patterns[i%million]
-					tree.Remove(p)
-					if err := tree.Add(p, value); err != nil {
+					p := &patterns[i%million]
+					tree.Remove(p.Pattern())
+					if err := tree.Add(p); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -168,13 +167,14 @@ func BenchmarkHostile(b *testing.B) {
 	for name, segment := range map[string]string{"short": "a", "longest": strings.Repeat("a", 15)} {
 		b.Run(name, func(b *testing.B) {
 			ty := typ(b, strings.Join(strings.Split(strings.Repeat(segment+" ", 16), " ")[:16], "."))
-			tree := match.New[int](match.Config{})
-			for i, p := range hostilePatterns(16, match.DefaultMaxShapes) {
-				if err := tree.Add(pattern(b, strings.ReplaceAll(p, "a", segment)), i); err != nil {
+			tree := match.New[*text](match.Config{})
+			for _, p := range hostilePatterns(16, match.DefaultMaxShapes) {
+				p := text(pattern(b, strings.ReplaceAll(p, "a", segment)))
+				if err := tree.Add(&p); err != nil {
 					b.Fatal(err)
 				}
 			}
-			dst := make([]int, 0, match.DefaultMaxShapes+1)
+			dst := make([]*text, 0, match.DefaultMaxShapes+1)
 			b.ReportAllocs()
 			for b.Loop() {
 				dst = tree.Match(ty, dst[:0])

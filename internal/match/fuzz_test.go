@@ -28,7 +28,7 @@ func FuzzMatch(f *testing.F) {
 		if got := match.Match(p, ty); got != want {
 			t.Errorf("Match(%q, %q) = %v, want %v", p, ty, got, want)
 		}
-		var tree match.Tree[int]
+		tree := newTree[int](match.Config{})
 		if err := tree.Add(p, 1); err != nil {
 			t.Fatal(err)
 		}

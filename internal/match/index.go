@@ -1,7 +1,5 @@
 package match
 
-import "github.com/carillon-rt/carillon"
-
 // Sizes of a page, in slots. Growing, splitting or shrinking one page is the
 // most that one change costs beside itself: some tens of microseconds.
 const (
@@ -15,22 +13,21 @@ const (
 // those of other probes do not wait for, and a hit two. The zero value is empty.
 //
 // Hashes come from the caller, who seeds them, and are never 0.
-type index[V any] struct {
+type index[V Value] struct {
 	pages []*page[V] // by the first depth bits of the hash; one page may stand several times
 	depth uint8
 	n     int
 }
 
-type page[V any] struct {
+type page[V Value] struct {
 	slots []slot[V] // a power of two, at most 3/4 in use; from the last bits of the hash on
 	n     int
 	depth uint8 // how many first bits of the hash all its patterns share
 }
 
-type slot[V any] struct {
-	hash    uint64 // 0: empty
-	pattern carillon.Pattern
-	value   V
+type slot[V Value] struct {
+	hash  uint64 // 0: empty
+	value V      // it knows its pattern
 }
 
 // page is the page of a hash, or nil.
@@ -155,7 +152,7 @@ func (p *page[V]) find(hash uint64, pattern string) int {
 		if s.hash == 0 {
 			return -1
 		}
-		if s.hash == hash && string(s.pattern) == pattern {
+		if s.hash == hash && string(s.value.Pattern()) == pattern {
 			return int(i)
 		}
 	}

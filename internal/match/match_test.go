@@ -50,7 +50,7 @@ func TestWhatAPatternAccepts(t *testing.T) {
 				if got := match.Match(p, ty); got != want {
 					t.Errorf("Match(%q, %q) = %v, want %v", p, ty, got, want)
 				}
-				var tree match.Tree[string]
+				tree := newTree[string](match.Config{})
 				if err := tree.Add(p, "v"); err != nil {
 					t.Fatal(err)
 				}

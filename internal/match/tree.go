@@ -24,8 +24,12 @@ type Config struct {
 	MaxRemembered int // types whose result Lookup remembers
 }
 
-// Tree is a set of patterns, each with one value. The zero value is an empty
-// Tree with the default limits.
+// Value is what a Tree holds. It says which pattern it is for, which must not change
+// as long as it is there.
+type Value interface{ Pattern() carillon.Pattern }
+
+// Tree is a set of patterns, each with one value, in which its text is. The zero value
+// is an empty Tree with the default limits.
 //
 // # Concurrency
 //
@@ -38,9 +42,9 @@ type Config struct {
 // one probe for the patterns without wildcards, and one for each shape that
 // fits the number of segments of the type. In a Tree too large for the caches a
 // probe that finds nothing is one read of memory, overlapping with those of the
-// other probes; one that finds a pattern reads its text too. BenchmarkTree
-// measures what a pattern takes of memory beside its text.
-type Tree[V any] struct {
+// other probes; one that finds a pattern reads its value's text too. BenchmarkTree
+// measures what a pattern takes of memory beside its value.
+type Tree[V Value] struct {
 	config     Config // as given
 	seed       maphash.Seed
 	generation uint64
@@ -57,7 +61,7 @@ type shape struct {
 }
 
 // New makes an empty Tree.
-func New[V any](config Config) *Tree[V] { return &Tree[V]{config: config} }
+func New[V Value](config Config) *Tree[V] { return &Tree[V]{config: config} }
 
 // Len is the number of patterns.
 func (t *Tree[V]) Len() int { return t.index.n }
@@ -81,11 +85,12 @@ func (t *Tree[V]) Get(p carillon.Pattern) (V, bool) {
 	return none, false
 }
 
-// Add sets the value of a pattern, whether it is new or not. The Tree keeps p.
-// The error is a *carillon.Error with CodeQuotaExceeded: p has its wildcards
+// Add puts in a value, instead of the one that its pattern has, if it has one. The
+// error is a *carillon.Error with CodeQuotaExceeded: the pattern has its wildcards
 // where no other pattern of the Tree has, and there are too many such
 // arrangements already; the Tree is then as it was.
-func (t *Tree[V]) Add(p carillon.Pattern, v V) error {
+func (t *Tree[V]) Add(v V) error {
+	p := v.Pattern()
 	if t.generation == 0 {
 		t.seed = maphash.MakeSeed()
 	}
@@ -106,7 +111,7 @@ func (t *Tree[V]) Add(p carillon.Pattern, v V) error {
 		}
 		t.shapes = append(t.shapes, shape{form: f, patterns: 1})
 	}
-	t.index.insert(slot[V]{hash: h, pattern: p, value: v})
+	t.index.insert(slot[V]{h, v})
 	t.changed(p, f)
 	return nil
 }
@@ -214,7 +219,7 @@ func (t *Tree[V]) collect(probes []probe, cut *segments, dst []V) []V {
 			continue
 		}
 		spelled := probes[i].form.spell(buf[:0], cut)
-		if string(s.pattern) != string(spelled) { // two patterns of one hash
+		if string(s.value.Pattern()) != string(spelled) { // two patterns of one hash
 			if s = t.index.find(probes[i].hash, string(spelled)); s == nil {
 				continue
 			}

@@ -53,6 +53,16 @@ func (s *Session) leaves() time.Duration {
 	return time.Duration(s.leaveAt-1)*tenth - s.Shard().Elapsed()
 }
 
+// idle is for how long nothing is sent, or heard, before something is done about it:
+// maxIdle, or up to an eighth less, by the session's number. So those that came
+// together, or were all sent an event, are not all sent their heartbeats in one turn,
+// and every time they are further apart.
+func (s *Session) idle() time.Duration {
+	const spread = 8
+	most := s.maxIdle()
+	return most - most/spread*time.Duration(s.serial*0x9e3779b9>>16)>>16 // a golden section apart from the one before
+}
+
 // rearm sets the alarm to the next of all deadlines. Sending and hearing only
 // move some of them away: the alarm then comes early and is set anew.
 func (s *Session) rearm() {
@@ -60,7 +70,7 @@ func (s *Session) rearm() {
 		return
 	}
 	now := s.now()
-	next := s.maxIdle() - s.since(s.sentAt)
+	next := s.idle() - s.since(s.sentAt)
 	if a := s.active; a != nil {
 		sooner := func(t time.Time) {
 			if !t.IsZero() {
@@ -87,7 +97,7 @@ func (s *Session) rearm() {
 	if s.format == WebSocket {
 		silent := s.since(s.heardAt)
 		if next = min(next, s.core().Limits.DeadAfter-silent); !s.pinged {
-			next = min(next, s.core().Limits.MaxIdle-silent)
+			next = min(next, s.idle()-silent)
 		}
 	}
 	s.Alarm(now.Add(next))
@@ -124,7 +134,7 @@ func (s *Session) Timeout(now time.Time) {
 		s.warned = true
 		s.send(wire.Begin("token_expiring").Int("in", int64(s.lasts().Round(time.Second)/time.Second)))
 	}
-	if s.since(s.sentAt) >= s.maxIdle() {
+	if s.since(s.sentAt) >= s.idle() {
 		s.sentAt = s.elapsed()
 		switch {
 		case !s.feed.Open():
@@ -134,7 +144,7 @@ func (s *Session) Timeout(now time.Time) {
 			s.send(wire.Begin("heartbeat").ID("cursor", s.ids(), s.feed.Position()))
 		}
 	}
-	if s.format == WebSocket && !s.pinged && s.since(s.heardAt) >= limits.MaxIdle {
+	if s.format == WebSocket && !s.pinged && s.since(s.heardAt) >= s.idle() {
 		s.pinged = true
 		s.put(wire.AppendControl(nil, wire.OpPing, nil))
 	}

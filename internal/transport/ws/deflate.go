@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/front"
 )
 
 // What is answered to an offer of permessage-deflate that is taken (RFC 7692):
@@ -57,7 +58,7 @@ func (s *scanner) next(c byte) bool {
 // token takes one; "" is none.
 func (s *scanner) token() string {
 	n := 0
-	for n < len(s.rest) && isToken(s.rest[n]) {
+	for n < len(s.rest) && front.InToken(s.rest[n]) {
 		n++
 	}
 	t := s.rest[:n]
@@ -81,7 +82,7 @@ func (s *scanner) value() (v string, ok bool) {
 			i++
 			fallthrough
 		default:
-			if !isToken(s.rest[i]) {
+			if !front.InToken(s.rest[i]) {
 				return "", false
 			}
 			b.WriteByte(s.rest[i])
@@ -146,13 +147,4 @@ func parameter(name, value string, has bool) (which int, fine bool) {
 		return clientMaxWindowBits, !has
 	}
 	return 0, false
-}
-
-// isToken reports whether c may be in a token (RFC 9110, section 5.6.2).
-func isToken(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
-	}
-	return strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/loop"
 	"github.com/carillon-rt/carillon/internal/session"
 	"github.com/carillon-rt/carillon/internal/transport"
@@ -12,9 +11,9 @@ import (
 )
 
 // Echo is a door that sends every message back, for conformance suites. Its
-// connections are read and written as all are that live on loops; there is no
-// session behind them, and nobody is asked who it is. Core and Loops are
-// required; without loops it answers that it is not available.
+// connections are read as all are, those in the clear on the loops, where there are
+// any; there is no session behind them, and nobody is asked who it is. Core is
+// required.
 func Echo(cfg Config) http.Handler {
 	h := newHandler(cfg)
 	h.rules.binary, h.rules.control = true, 0 // suites send more small frames than anybody else
@@ -22,10 +21,6 @@ func Echo(cfg Config) http.Handler {
 }
 
 func (h *handler) echo(w http.ResponseWriter, r *http.Request) {
-	if len(h.Loops) == 0 {
-		transport.Problem(w, r, h.Logger, carillon.Unavailable(0, nil, "the echo is for event loops, which this node has not"))
-		return
-	}
 	if !upgradable(w, r) {
 		return
 	}
@@ -39,18 +34,23 @@ func (h *handler) echo(w http.ResponseWriter, r *http.Request) {
 		transport.Problem(w, r, h.Logger, err)
 		return
 	}
-	c := &echo{handler: h, before: left(buf)}
-	c.deflate = extensions != ""
+	before := left(buf)
 	if !answered(netConn, acceptance(r.Header.Get("Sec-Websocket-Key"), agreed{extensions: extensions})) {
 		return
 	}
-	var ok bool
-	if c.fd, ok = loop.Adopt(netConn, h.Sockets.SendBuffer); !ok {
-		_ = netConn.Close() // over TLS there is no echo
-		return
+	if len(h.Loops) > 0 {
+		if fd, ok := loop.Adopt(netConn, h.Sockets.SendBuffer); ok {
+			c := &echo{handler: h, fd: fd, before: before}
+			c.deflate = extensions != ""
+			h.Core.Join(&c.Member, c)
+			c.Shard().Post(c)
+			return
+		}
 	}
-	h.Core.Join(&c.Member, c)
-	c.Shard().Post(c)
+	c := &portableEcho{conn{handler: h, pending: before}}
+	c.deflate = extensions != ""
+	h.Sockets.Init(&c.Socket, netConn, &c.conn)
+	h.Sockets.Go(&c.Socket, c.run, func() {})
 }
 
 // echo is a connection that gets back what it sends. Everything but its making
@@ -116,11 +116,15 @@ func (c *echo) send(bufs ...[]byte) bool {
 }
 
 func (c *echo) message(raw []byte, binary bool) bool {
-	header := wire.AppendTextHeader(make([]byte, 0, maxHeader), len(raw))
+	return c.send(messageHeader(len(raw), binary), raw)
+}
+
+func messageHeader(length int, binary bool) []byte {
+	header := wire.AppendTextHeader(make([]byte, 0, maxHeader), length)
 	if binary {
 		header[0] ^= opText ^ opBinary
 	}
-	return c.send(header, raw)
+	return header
 }
 
 // deflated answers plainly, as a server may.

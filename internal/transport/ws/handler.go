@@ -328,9 +328,11 @@ type agreed struct{ protocol, extensions string }
 
 // acceptance is the answer to a handshake.
 func acceptance(key string, a agreed) []byte {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // RFC 6455, section 4.2.2
-	b := []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
-	b = append(b, base64.StdEncoding.EncodeToString(sum[:])...)
+	b := make([]byte, 0, 184+len(a.protocol)+len(a.extensions))
+	b = append(append(b, key...), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...) // RFC 6455, section 4.2.2
+	sum := sha1.Sum(b)
+	b = append(b[:0], "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	b = base64.StdEncoding.AppendEncode(b, sum[:])
 	if a.protocol != "" {
 		b = append(append(b, "\r\nSec-WebSocket-Protocol: "...), a.protocol...)
 	}

@@ -40,6 +40,8 @@ type DevCmd struct {
 const (
 	devOrg    = "demo"
 	devUser   = "dev"
+	devSource = "gh" // of webhooks
+	devKind   = "github"
 	devExpiry = 365 * 24 * time.Hour
 )
 
@@ -67,7 +69,11 @@ func (c *DevCmd) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	cfg.Issuers = []config.Issuer{{Secrets: []config.Secret{config.Secret(keys.JWTSecret)}, Orgs: []string{"*"}}}
-	cfg.Orgs = []config.Org{{ID: devOrg, Keys: []string{keys.KeyLine}}}
+	source, err := config.SourceOf(fmt.Sprintf("{name: %s, kind: %s, secrets: [%q]}", devSource, devKind, keys.HookSecret))
+	if err != nil {
+		return err
+	}
+	cfg.Orgs = []config.Org{{ID: devOrg, Keys: []string{keys.KeyLine}, Sources: []config.Source{source}}}
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -91,7 +97,7 @@ func (c *DevCmd) Run(ctx context.Context, std *IO) (err error) {
 	ready := func() error {
 		v := devValues{
 			Version: build().Version, URL: node.PublicURL(), OpsURL: node.OpsURL(), Org: devOrg, User: devUser,
-			APIKey: keys.APIKey, Token: token, JWTSecret: keys.JWTSecret, Durability: node.Durability(), EnvFile: c.EnvFile,
+			APIKey: keys.APIKey, Token: token, JWTSecret: keys.JWTSecret, HookSecret: keys.HookSecret, Durability: node.Durability(), EnvFile: c.EnvFile,
 			Log: "in memory, gone at the end",
 		}
 		switch {
@@ -113,35 +119,45 @@ func (c *DevCmd) Run(ctx context.Context, std *IO) (err error) {
 
 // secrets are dev's, kept beside the log so that tokens outlive a restart.
 type secrets struct {
-	JWTSecret string `json:"jwt_secret"`
-	APIKey    string `json:"api_key"`
-	KeyLine   string `json:"api_key_line"`
+	JWTSecret  string `json:"jwt_secret"`
+	APIKey     string `json:"api_key"`
+	KeyLine    string `json:"api_key_line"`
+	HookSecret string `json:"hook_secret"` // older files have none
 }
 
-// devSecrets reads the secrets of a directory, or makes them.
+// devSecrets reads the secrets of a directory, and makes those that are missing.
 func devSecrets(dir string) (s secrets, err error) {
 	path := filepath.Join(dir, "dev-secrets.json")
 	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		var b [36]byte
-		_, _ = rand.Read(b[:]) // never fails
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		key, hash := org.NewKey(devOrg)
-		s = secrets{base64.RawURLEncoding.EncodeToString(b[:]), key, hash.Line()}
-		if text, err = json.MarshalIndent(s, "", "  "); err != nil {
-			return s, err
+		s = secrets{JWTSecret: newSecret(), APIKey: key, KeyLine: hash.Line()}
+	case err != nil:
+		return s, err
+	default:
+		if err := json.Unmarshal(text, &s); err != nil || s.JWTSecret == "" || s.KeyLine == "" {
+			return s, hint(fmt.Errorf("%s is not readable", path), "remove it, and dev makes new keys")
 		}
-		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return s, err
-		}
-		return s, writeFile(path, append(text, '\n'))
 	}
-	if err != nil {
+	if s.HookSecret != "" {
+		return s, nil
+	}
+	s.HookSecret = newSecret()
+	if text, err = json.MarshalIndent(s, "", "  "); err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal(text, &s); err != nil || s.JWTSecret == "" || s.KeyLine == "" {
-		return s, hint(fmt.Errorf("%s is not readable", path), "remove it, and dev makes new keys")
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return s, err
 	}
-	return s, nil
+	return s, writeFile(path, append(text, '\n'))
+}
+
+// newSecret is a text that nobody can guess.
+func newSecret() string {
+	var b [36]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 // writeFile writes a file that others on this machine cannot read, whole or not
@@ -152,7 +168,7 @@ func writeFile(path string, text []byte) error {
 		return err
 	}
 	_, err = f.Write(text)
-	if err = errors.Join(err, f.Close()); err == nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
@@ -163,7 +179,7 @@ func writeFile(path string, text []byte) error {
 
 // devValues are what dev tells.
 type devValues struct {
-	Version, URL, OpsURL, Org, User, APIKey, Token, JWTSecret, Durability, Log, EnvFile string
+	Version, URL, OpsURL, Org, User, APIKey, Token, JWTSecret, HookSecret, Durability, Log, EnvFile string
 }
 
 func (v devValues) writeEnv(path string) error {
@@ -175,6 +191,7 @@ func (v devValues) writeEnv(path string) error {
 		{"CARILLON_API_KEY", v.APIKey},
 		{"CARILLON_TOKEN", v.Token},
 		{"CARILLON_JWT_SECRET", v.JWTSecret},
+		{"CARILLON_HOOK_SECRET", v.HookSecret},
 	} {
 		fmt.Fprintf(&b, "%s=%s\n", kv[0], kv[1])
 	}
@@ -212,6 +229,7 @@ Paste this into another terminal{{if .EnvFile}}, or: set -a; . {{.EnvFile}}; set
 
   export CARILLON_URL={{.URL}} CARILLON_ORG={{.Org}} CARILLON_API_KEY={{.APIKey}}
   export CARILLON_TOKEN={{.Token}}
+  export CARILLON_HOOK_SECRET={{.HookSecret}}
 
 Listen, with curl (Server-Sent Events), and publish:
 
@@ -223,6 +241,11 @@ The same with carillon:
 
   carillon tail '>' --since -10m
   carillon publish workflow.step.completed --data '{"step": 3}'
+
+Webhooks come in at {{.URL}}/hooks/{{.Org}}/gh; send one, and have them on this machine:
+
+  carillon hooks test github
+  carillon listen --forward http://localhost:3000/webhooks
 
 In a web page (its origin is allowed with --origin), or in Node.js 22:
 

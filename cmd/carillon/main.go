@@ -24,6 +24,8 @@ type CLI struct {
 	Drain   DrainCmd   `cmd:"" help:"Have a node send its clients away and end."`
 	Publish PublishCmd `cmd:"" help:"Publish an event, or one for every line of NDJSON."`
 	Tail    TailCmd    `cmd:"" help:"Print events as they come."`
+	Hooks   HooksCmd   `cmd:"" help:"Webhooks that come in: list, retry and test them, and their sources."`
+	Listen  ListenCmd  `cmd:"" help:"Forward webhooks to a server on this machine, as they came."`
 	Token   TokenCmd   `cmd:"" help:"Print a token for a client, signed with an issuer's secret."`
 	Keys    KeysCmd    `cmd:"" help:"Make API keys for servers."`
 	Config  ConfigCmd  `cmd:"" help:"Check, print or explain settings."`

@@ -27,6 +27,7 @@ func TestScripts(t *testing.T) {
 			"dotenv": dotenv,
 			"get":    get,
 			"await":  await,
+			"again":  again,
 		},
 	})
 }
@@ -70,6 +71,17 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	until(ts, args[1]+" in "+args[0], func() bool {
 		text, err := os.ReadFile(ts.MkAbs(args[0]))
 		return err == nil && bytes.Contains(text, []byte(args[1]))
+	})
+}
+
+// again TEXT PROGRAM…: run a program until it writes the text on stdout.
+func again(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: again TEXT PROGRAM...")
+	}
+	until(ts, args[0]+" from "+strings.Join(args[1:], " "), func() bool {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		return strings.Contains(ts.ReadFile("stdout"), args[0])
 	})
 }
 

@@ -10,7 +10,7 @@ import (
 // Remote says which server a command talks to, and as whom.
 type Remote struct {
 	URL   string `help:"The server's address (default: http://127.0.0.1:8080)." env:"CARILLON_URL" default:"http://127.0.0.1:8080" placeholder:"URL"`
-	Key   string `help:"Act as one of the organization's servers, with this API key; publish prefers it to a token." env:"CARILLON_API_KEY" placeholder:"KEY"`
+	Key   string `help:"Act as one of the organization's servers, with this API key; all but tail prefer it to a token." env:"CARILLON_API_KEY" placeholder:"KEY"`
 	Token string `help:"Act as a user, with this token; tail prefers it to an API key." env:"CARILLON_TOKEN" placeholder:"TOKEN"`
 }
 

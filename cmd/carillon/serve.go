@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -10,18 +11,21 @@ import (
 	"github.com/carillon-rt/carillon/internal/config"
 	"github.com/carillon-rt/carillon/internal/listen"
 	"github.com/carillon-rt/carillon/internal/server"
+	"github.com/carillon-rt/carillon/internal/source/hook/action"
 )
 
 // ServeCmd is `carillon serve`.
 type ServeCmd struct {
-	Config    string `help:"The configuration file; 'carillon config example' prints one." required:"" env:"CARILLON_CONFIG" placeholder:"FILE"`
-	DebugEcho bool   `help:"Serve a WebSocket on the operations port at /debug/echo that sends back what it gets, for conformance suites."`
+	Config    string   `help:"The configuration file; 'carillon config example' prints one." env:"CARILLON_CONFIG" placeholder:"FILE"`
+	Hooks     []string `help:"A hooks file of adnanh/webhook, whose hooks are served at /hooks/<id>; repeatable. With --hooks there need not be a configuration file." sep:"none" type:"path" placeholder:"FILE"`
+	DebugEcho bool     `help:"Serve a WebSocket on the operations port at /debug/echo that sends back what it gets, for conformance suites."`
 }
 
-// Validate refuses an empty name, as of a variable that is set to nothing.
+// Validate wants something to serve. An empty name, as of a variable that is set to
+// nothing, is none.
 func (c *ServeCmd) Validate() error {
-	if c.Config == "" {
-		return errors.New("missing flags: --config=FILE")
+	if c.Config == "" && len(c.Hooks) == 0 {
+		return errors.New("missing flags: --config=FILE, or --hooks=FILE")
 	}
 	return nil
 }
@@ -36,7 +40,10 @@ func (c *ServeCmd) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	if len(cfg.Issuers) == 0 && !hasKeys(cfg) {
+	if err := c.addHooks(cfg, log); err != nil {
+		return err
+	}
+	if c.Config != "" && len(cfg.Issuers) == 0 && !hasKeys(cfg) {
 		log.Warn("nobody can use this node: the configuration has no issuer of tokens and no API key", "file", c.Config)
 	}
 	env := listen.Env{Get: os.Getenv, Unset: os.Unsetenv, PID: os.Getpid()}
@@ -76,6 +83,23 @@ func (c *ServeCmd) Run(ctx context.Context, std *IO) error {
 		<-told
 	}()
 	return explain(node.Run(ctx, nil), cfg)
+}
+
+// addHooks adds the hooks files to those of the settings, and says what they serve.
+func (c *ServeCmd) addHooks(cfg *config.Config, log *slog.Logger) error {
+	if len(c.Hooks) == 0 {
+		return nil
+	}
+	cfg.Hooks.Files = append(cfg.Hooks.Files, c.Hooks...)
+	set, err := action.Load(cfg.Hooks.Files, action.LoadOptions{})
+	if err != nil {
+		return hint(err, "'carillon hooks check' says what else is wrong with a hooks file, or risky")
+	}
+	if c.Config == "" {
+		log.Info("serve: default settings, as there is no configuration file", "listen", cfg.Listen, "ops", cfg.Ops.Listen, "data", cfg.Data)
+	}
+	log.Info("serve: hooks files, each hook at /hooks/<id>", "files", cfg.Hooks.Files, "hooks", set.IDs())
+	return nil
 }
 
 func hasKeys(cfg *config.Config) bool {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 )
 
 // HooksRetryCmd has deliveries processed again.
@@ -87,14 +86,6 @@ func (c *HooksChoice) ask(ctx context.Context, std *IO, r *Remote, what, done st
 	return r.explain(errors.Join(errs...))
 }
 
-const (
-	// deadPages bounds how often more is asked for. A page has up to 1,000, and one
-	// that dies again at once could come again for ever.
-	deadPages = 1000
-	// deadPause lets what was asked for be seen before more is.
-	deadPause = 300 * time.Millisecond
-)
-
 func (c *HooksChoice) askDead(ctx context.Context, std *IO, api *hookAPI, r *Remote, what, done string) error {
 	body := map[string]string{}
 	if c.Source != "" {
@@ -104,10 +95,10 @@ func (c *HooksChoice) askDead(ctx context.Context, std *IO, api *hookAPI, r *Rem
 		body["event"] = c.Event
 	}
 	all := 0
-	for page := 0; ; page++ {
+	for {
 		var answer struct {
-			Deliveries int  `json:"deliveries"`
-			More       bool `json:"more"`
+			Deliveries int    `json:"deliveries"`
+			Next       string `json:"next"`
 		}
 		if err := api.do(ctx, what, http.MethodPost, "/v1/hooks/"+what, body, &answer); err != nil {
 			if all > 0 {
@@ -116,17 +107,10 @@ func (c *HooksChoice) askDead(ctx context.Context, std *IO, api *hookAPI, r *Rem
 			return r.explain(err)
 		}
 		all += answer.Deliveries
-		if !answer.More {
+		if answer.Next == "" {
 			break
 		}
-		if page == deadPages {
-			return fmt.Errorf("%s %s, and there are still more: they may be dying again as fast as they are retried", several(all, "dead letter"), done)
-		}
-		select {
-		case <-time.After(deadPause):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		body["before"] = answer.Next
 	}
 	if c.JSON {
 		return std.printJSON(map[string]int{"deliveries": all})

@@ -389,8 +389,11 @@ func (r *Receiver) refuse(w http.ResponseWriter, q *request, err error) {
 	r.count.refused(q.source, q.reason, e)
 	if q.source != nil && r.recorded() {
 		r.record(q, status)
-		r.Logger.Warn("hook: refused", "org", q.source.Org, "source", q.source.Name, "reason", q.reason, "status", status,
-			"client", q.http.RemoteAddr, "bytes", q.sizeHad, "err", e.Err)
+		args := []any{"org", q.source.Org, "source", q.source.Name, "reason", q.reason, "status", status, "client", q.http.RemoteAddr, "bytes", q.sizeHad}
+		if e.Err != nil {
+			args = append(args, "err", e.Err)
+		}
+		r.Logger.Warn("hook: refused", args...)
 	}
 	w.WriteHeader(status)
 	_, _ = w.Write(wire.AppendProblem(nil, e)) // the sender may be gone

@@ -286,8 +286,14 @@ func (s *Sources) RemoveSecret(ctx context.Context, org carillon.OrgID, source, 
 // Remove removes a source. What it received stays.
 func (s *Sources) Remove(ctx context.Context, org carillon.OrgID, source string) error {
 	n := name{org, source}
-	if one, ok := s.Get(org, source); ok && one.FromConfig {
+	one, ok := s.Get(org, source)
+	switch {
+	case ok && one.FromConfig:
 		return configured(source)
+	case !ok:
+		if _, err := carillon.ParseSource(source); err != nil {
+			return unknown(source)
+		}
 	}
 	_, revision, err := s.kv.Get(ctx, n.key())
 	if errors.Is(err, engine.ErrNoKey) {

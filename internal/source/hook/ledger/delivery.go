@@ -57,7 +57,7 @@ type Delivery struct {
 	Event     string // what the provider calls it
 	Delivery  string // the provider's id of it
 	Digest    string // SHA-256 of the body, hex; "" of a refused one
-	Remote    string // the client's address
+	Remote    string // the client's address, without its port
 	Size      int64  // of the body, in bytes
 	Received  time.Time
 	Signature string // Signed, or why it was refused

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"time"
 
 	"github.com/carillon-rt/carillon"
@@ -200,7 +201,7 @@ func (f *fold) refused(e *carillon.Entry) error {
 // row has what every entry has.
 func (f *fold) row(e *carillon.Entry) *row {
 	r := &row{place: placeOf(f.partition, e.Pos.Seq), received: millis(e)}
-	r.Pos, r.Org, r.Source, r.Remote = e.Pos, e.Org, clip(e.Source, maxName), clip(e.From, maxName)
+	r.Pos, r.Org, r.Source, r.Remote = e.Pos, e.Org, clip(e.Source, maxName), clip(host(e.From), maxName)
 	return r
 }
 
@@ -277,4 +278,12 @@ func checkPartition(partition int) error {
 		return fmt.Errorf("ledger: there is no partition %d: it is 0 to %d", partition, math.MaxUint16)
 	}
 	return nil
+}
+
+// host is a client's address without its port.
+func host(remote string) string {
+	if h, _, err := net.SplitHostPort(remote); err == nil {
+		return h
+	}
+	return remote
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func (m *model) apply(e *carillon.Entry) ledger.Verdict {
 		}
 		d := &ledger.Delivery{
 			Pos: e.Pos, Org: e.Org, Source: e.Source, Provider: r.Meta.Provider, Event: r.Meta.Event, Delivery: e.Delivery, Digest: r.Meta.Digest,
-			Remote: e.From, Size: r.Meta.Size, Received: e.Time, Signature: "ok", Secret: r.Meta.Secret, Order: r.Meta.Order, Spooled: r.Meta.Spooled,
+			Remote: hostOf(e.From), Size: r.Meta.Size, Received: e.Time, Signature: "ok", Secret: r.Meta.Secret, Order: r.Meta.Order, Spooled: r.Meta.Spooled,
 		}
 		act := ledger.Process
 		if first := m.repeats(d); first != nil {
@@ -49,7 +50,7 @@ func (m *model) apply(e *carillon.Entry) ledger.Verdict {
 		r, err := intake.ParseRefused(&e.Event)
 		if err == nil {
 			m.rows[e.Pos.Seq] = &ledger.Delivery{
-				Pos: e.Pos, Org: e.Org, Source: e.Source, Provider: r.Provider, Event: r.Event, Delivery: r.Delivery, Remote: e.From,
+				Pos: e.Pos, Org: e.Org, Source: e.Source, Provider: r.Provider, Event: r.Event, Delivery: r.Delivery, Remote: hostOf(e.From),
 				Size: r.Size, Received: e.Time, Signature: r.Reason, Status: r.Status, State: ledger.Refused,
 			}
 		}
@@ -320,4 +321,12 @@ func compare(t *testing.T, rt *rapid.T, l *ledger.Ledger, m *model) {
 	if len(waiting) != len(pending) {
 		rt.Fatalf("%d wait, not %d", len(waiting), len(pending))
 	}
+}
+
+// hostOf is an address without its port.
+func hostOf(remote string) string {
+	if h, _, err := net.SplitHostPort(remote); err == nil {
+		return h
+	}
+	return remote
 }

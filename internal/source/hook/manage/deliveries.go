@@ -93,10 +93,8 @@ func moment(q url.Values, name string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
-	if back, ok := strings.CutPrefix(text, "-"); ok {
-		if d, err := time.ParseDuration(back); err == nil {
-			return time.Now().Add(-d), nil
-		}
+	if c, ok := carillon.ParseNamedCursor(text); ok && c.Kind == carillon.CursorAgo {
+		return time.Now().Add(-c.Ago), nil
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
@@ -199,18 +197,19 @@ func (a *api) many(c *call, t carillon.Type) error {
 	if err != nil {
 		return err
 	}
-	var of, event string
+	var of, event, before string
 	if len(body) > 0 {
 		err = transport.Object(body, map[string]transport.Field{
 			"source": {To: &of, Kind: "a string: the name of a source"}, "event": {To: &event, Kind: "a string: what the provider calls it"},
+			"before": {To: &before, Kind: "a string: what the answer before this one said is next"},
 		})
 		if err != nil {
 			return err
 		}
 	}
-	query := ledger.Query{Source: of, Event: event, States: []ledger.State{ledger.Dead}, Limit: ledger.MaxPage}
+	query := ledger.Query{Source: of, Event: event, States: []ledger.State{ledger.Dead}, Before: before, Limit: ledger.MaxPage}
 	var all []ledger.Delivery
-	for len(all) < maxMany {
+	for len(all)+ledger.MaxPage <= maxMany {
 		page, next, err := a.Ledger.List(c.r.Context(), c.who.Org, query)
 		if err != nil {
 			return err
@@ -220,16 +219,15 @@ func (a *api) many(c *call, t carillon.Type) error {
 			break
 		}
 	}
-	all = all[:min(len(all), maxMany)]
 	for i := 0; i < len(all); i += notesAtOnce {
 		if err := a.note(c, t, all[i:min(i+notesAtOnce, len(all))]); err != nil {
 			return err
 		}
 	}
 	return c.answer(http.StatusAccepted, struct {
-		Deliveries int  `json:"deliveries"`
-		More       bool `json:"more"` // there may be others: ask again
-	}{len(all), query.Before != ""})
+		Deliveries int    `json:"deliveries"`
+		Next       string `json:"next,omitempty"` // as before, for others
+	}{len(all), query.Before})
 }
 
 const (

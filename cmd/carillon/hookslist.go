@@ -95,14 +95,15 @@ func (c *HooksListCmd) query() (url.Values, error) {
 	return q, nil
 }
 
-// momentOf checks a time, and writes it as the server reads it, which knows no days.
+// momentOf checks a time, and writes it as the server reads it: in seconds, where it is
+// a time back.
 func momentOf(flag, text string) (string, error) {
 	if text == "" {
 		return "", nil
 	}
 	if back, ok := strings.CutPrefix(text, "-"); ok {
 		if d, err := config.ParseDuration(back); err == nil {
-			return "-" + d.D().String(), nil
+			return fmt.Sprintf("-%ds", int64(d.D().Seconds())), nil
 		}
 	}
 	if _, err := time.Parse(time.RFC3339, text); err != nil {

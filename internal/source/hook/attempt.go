@@ -227,17 +227,24 @@ func (p *Processor) publish(ctx context.Context, j *job, src *Source, received *
 		return nil, &awayError{err: ctx.Err()}
 	}
 	if o.err != nil {
-		e := carillon.AsError(o.err)
-		switch e.Code {
-		case carillon.CodeUnavailable, carillon.CodeRateLimited, carillon.CodeInternal:
-			return nil, &awayError{err: o.err, wait: e.RetryAfter}
-		case carillon.CodeQuotaExceeded:
-			return nil, o.err // it may pass
-		}
-		return nil, &permanentError{o.err}
+		return nil, refusal(o.err)
 	}
 	pos := o.receipts[0].Pos
 	return &intake.Note{Outcome: intake.Published, Type: draft.Type, Event: &pos}, nil
+}
+
+// refusal is what follows from that the gate did not take an event.
+func refusal(err error) error {
+	e := carillon.AsError(err)
+	switch e.Code {
+	case carillon.CodeUnavailable, carillon.CodeRateLimited, carillon.CodeInternal:
+		return &awayError{err: err, wait: e.RetryAfter}
+	case carillon.CodeQuotaExceeded:
+		return err // it may pass
+	case carillon.CodeBadRequest, carillon.CodeUnauthenticated, carillon.CodeForbidden, carillon.CodeNotFound, carillon.CodeMethodNotAllowed,
+		carillon.CodeConflict, carillon.CodeGone, carillon.CodeTooLarge, carillon.CodeUnsupportedMedia:
+	}
+	return &permanentError{err}
 }
 
 // find looks for the event that another process may have made of the delivery, when

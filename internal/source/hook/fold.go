@@ -71,17 +71,20 @@ func (f *fold) follow(ctx context.Context) error {
 		case <-f.wake:
 			if err := f.work(ctx); err != nil {
 				cancel()
-				<-ended
-				return err
+				return errors.Join(err, unlessCanceled(<-ended))
 			}
 		case err := <-ended:
-			worked := f.work(ctx)
-			if errors.Is(err, context.Canceled) && ctx.Err() == nil {
-				err = nil
-			}
-			return errors.Join(err, worked)
+			return errors.Join(unlessCanceled(err), f.work(ctx))
 		}
 	}
+}
+
+// unlessCanceled is the error of a tail that has ended by itself.
+func unlessCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // begin sees that the ledger is one of this log, and says where it stands.
@@ -172,14 +175,14 @@ func (f *fold) work(ctx context.Context) error {
 			return fmt.Errorf("hook: ledger: %w", err)
 		}
 		for i, v := range verdicts {
-			f.judge(batch[i], v)
+			f.judge(ctx, batch[i], v)
 		}
 		f.folded.Store(batch[n-1].Pos.Seq)
 	}
 }
 
 // judge hands on what is to be processed.
-func (f *fold) judge(e *carillon.Entry, v ledger.Verdict) {
+func (f *fold) judge(ctx context.Context, e *carillon.Entry, v ledger.Verdict) {
 	if e.Type != intake.TypeReceived {
 		f.folds(jobID{uint16(f.partition), v.Ref})
 		e = nil
@@ -193,7 +196,7 @@ func (f *fold) judge(e *carillon.Entry, v ledger.Verdict) {
 	}
 	f.release(e)
 	if v.Delivery != nil && v.Delivery.State == ledger.Duplicate {
-		f.logDuplicate(v.Delivery)
+		f.logDuplicate(ctx, v.Delivery)
 	}
 }
 

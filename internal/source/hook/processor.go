@@ -281,7 +281,7 @@ func (p *Processor) note(ctx context.Context, j *job, t carillon.Type, n *intake
 	n.Ref = j.Pos.Seq
 	n.Micros = p.Now().Sub(j.since).Microseconds()
 	p.results.count(j, t, n)
-	p.log(j, t, n)
+	p.log(ctx, j, t, n)
 	ev, err := n.Entry(t, p.Now(), j.Source)
 	if err != nil {
 		p.Logger.Error("hook: what became of a delivery cannot be noted", "org", j.Org, "source", j.Source, "err", err)
@@ -331,7 +331,7 @@ func backoff(attempts int) time.Duration {
 }
 
 // log writes the one line of a delivery.
-func (p *Processor) log(j *job, t carillon.Type, n *intake.Note) {
+func (p *Processor) log(ctx context.Context, j *job, t carillon.Type, n *intake.Note) {
 	level, outcome := slog.LevelInfo, n.Outcome
 	switch t {
 	case intake.TypeFailed:
@@ -339,14 +339,23 @@ func (p *Processor) log(j *job, t carillon.Type, n *intake.Note) {
 	case intake.TypeDead:
 		level, outcome = slog.LevelError, "dead"
 	}
-	p.Logger.LogAttrs(context.Background(), level, "hook: "+outcome, slog.String("org", string(j.Org)), slog.String("source", j.Source),
-		slog.String("id", p.IDs.ID(j.Org, j.Pos)), slog.String("delivery", j.Delivery.Delivery), slog.String("event", j.Event), slog.String("type", n.Type),
-		slog.String("client", j.Remote), slog.Int64("bytes", j.Size), slog.Int("attempts", n.Attempts),
-		slog.Duration("took", time.Duration(n.Micros)*time.Microsecond), slog.String("err", n.Error))
+	attrs := append(p.attrs(outcome, j.Delivery), slog.String("type", n.Type), slog.Int("attempts", n.Attempts),
+		slog.Duration("took", time.Duration(n.Micros)*time.Microsecond))
+	if n.Error != "" {
+		attrs = append(attrs, slog.String("err", n.Error))
+	}
+	p.Logger.LogAttrs(ctx, level, "hook: processed", attrs...)
 }
 
-func (p *Processor) logDuplicate(d *ledger.Delivery) {
+func (p *Processor) logDuplicate(ctx context.Context, d *ledger.Delivery) {
 	p.results.duplicate()
-	p.Logger.LogAttrs(context.Background(), slog.LevelInfo, "hook: duplicate", slog.String("org", string(d.Org)), slog.String("source", d.Source),
-		slog.String("id", p.IDs.ID(d.Org, d.Pos)), slog.String("delivery", d.Delivery), slog.String("event", d.Event), slog.String("client", d.Remote))
+	p.Logger.LogAttrs(ctx, slog.LevelInfo, "hook: processed", p.attrs("duplicate", d)...)
+}
+
+// attrs are what a line says of a delivery.
+func (p *Processor) attrs(outcome string, d *ledger.Delivery) []slog.Attr {
+	return []slog.Attr{
+		slog.String("outcome", outcome), slog.String("org", string(d.Org)), slog.String("source", d.Source), slog.String("id", p.IDs.ID(d.Org, d.Pos)),
+		slog.String("delivery", d.Delivery), slog.String("event", d.Event), slog.String("client", d.Remote), slog.Int64("bytes", d.Size),
+	}
 }

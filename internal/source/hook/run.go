@@ -22,7 +22,7 @@ func (r *Receiver) Run(ctx context.Context) {
 		_, err := r.store(ctx, org, received, key)
 		return err
 	}
-	r.spool.run(ctx, store, func(msg string, args ...any) { r.Logger.Warn(msg, args...) })
+	r.spool.run(ctx, store, r.Logger)
 }
 
 // VerifyWith reports whether a request of a provider, by one of its kinds, is signed

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -119,7 +120,7 @@ func syncDir(dir string) error {
 }
 
 // run hands what is in the spool to store, the oldest first, until ctx ends.
-func (s *spool) run(ctx context.Context, store func(context.Context, carillon.OrgID, *intake.Received) error, say func(msg string, args ...any)) {
+func (s *spool) run(ctx context.Context, store func(context.Context, carillon.OrgID, *intake.Received) error, log *slog.Logger) {
 	for {
 		select {
 		case <-s.wake:
@@ -127,8 +128,8 @@ func (s *spool) run(ctx context.Context, store func(context.Context, carillon.Or
 			return
 		}
 		for s.files.Load() > 0 && ctx.Err() == nil {
-			if err := s.hand(ctx, store, say); err != nil {
-				say("hook: deliveries on this node's disk wait for the log", "deliveries", s.files.Load(), "err", err)
+			if err := s.hand(ctx, store, log); err != nil {
+				log.Warn("hook: deliveries on this node's disk wait for the log", "deliveries", s.files.Load(), "err", err)
 				select {
 				case <-time.After(spoolRetry):
 				case <-ctx.Done():
@@ -139,7 +140,7 @@ func (s *spool) run(ctx context.Context, store func(context.Context, carillon.Or
 }
 
 // hand hands on what is there now.
-func (s *spool) hand(ctx context.Context, store func(context.Context, carillon.OrgID, *intake.Received) error, say func(string, ...any)) error {
+func (s *spool) hand(ctx context.Context, store func(context.Context, carillon.OrgID, *intake.Received) error, log *slog.Logger) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return fmt.Errorf("hook: %w", err)
@@ -156,7 +157,7 @@ func (s *spool) hand(ctx context.Context, store func(context.Context, carillon.O
 		}
 		var kept spooled
 		if err = json.Unmarshal(text, &kept); err != nil || kept.Received == nil {
-			say("hook: a delivery on this node's disk is not readable; it is put aside", "file", path+".damaged", "err", err)
+			log.Warn("hook: a delivery on this node's disk is not readable; it is put aside", "file", path+".damaged", "err", err)
 			err = os.Rename(path, path+".damaged")
 		} else if err = store(ctx, kept.Org, kept.Received); err == nil {
 			err = os.Remove(path)

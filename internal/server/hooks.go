@@ -173,6 +173,7 @@ func (s *Server) startHooks(ctx context.Context, orgs *org.Directory, install []
 	if h.receiver, err = hook.NewReceiver(c); err != nil {
 		return err
 	}
+	c.Busy = h.receiver.Busy
 	h.processor = hook.NewProcessor(c)
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	h.cancel = cancel

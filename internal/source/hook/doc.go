@@ -68,6 +68,9 @@ type Config struct {
 	SpoolBytes int64  // at most
 
 	Workers int // deliveries that are processed at the same time
+	// Busy reports whether so much is being received that processing has to wait: few
+	// are processed meanwhile. Nil: never.
+	Busy    func() bool
 	Waiting int // deliveries in memory that wait to be processed; others wait in the ledger
 
 	Lease bool // several nodes share the log: one of them processes
@@ -90,6 +93,11 @@ const (
 	DefaultWaiting       = 10_000
 
 	maxBody = 25 << 20
+
+	// fewWorkers process while much is received, which is more than busyRequests at
+	// the same time.
+	fewWorkers   = 2
+	busyRequests = 16
 )
 
 func (c *Config) defaults() {

@@ -42,6 +42,7 @@ type Processor struct {
 	lanes  map[lane][]*job    // the first is in hand or waits for its next attempt
 	ready  queue
 	waits  waits
+	active int // workers that have a job
 	idle   *sync.Cond
 	closed bool
 
@@ -204,7 +205,7 @@ func (p *Processor) start(j *job, due time.Time) {
 func (p *Processor) work(ctx context.Context) {
 	for {
 		p.mu.Lock()
-		for p.ready.empty() && !p.closed {
+		for !p.closed && (p.ready.empty() || p.active >= p.most()) {
 			p.idle.Wait()
 		}
 		if p.closed {
@@ -213,9 +214,23 @@ func (p *Processor) work(ctx context.Context) {
 		}
 		j := p.ready.pop()
 		j.inHand = true
+		p.active++
 		p.mu.Unlock()
 		p.do(ctx, j)
+		p.mu.Lock()
+		p.active--
+		p.mu.Unlock()
+		p.idle.Signal() // for one that waited because too much was received
+		p.idle.Signal()
 	}
+}
+
+// most is how many may be processed at the same time, now.
+func (p *Processor) most() int {
+	if p.Busy != nil && p.Busy() {
+		return min(fewWorkers, p.Workers)
+	}
+	return p.Workers
 }
 
 // do makes an attempt, which is finished although ctx ends, and notes what came of it.

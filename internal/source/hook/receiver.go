@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -35,6 +36,7 @@ type Receiver struct {
 	count    counters
 	refusals *rate.Limiter
 	bodies   budget
+	inHand   atomic.Int64
 	spool    *spool // nil: there is none
 }
 
@@ -72,12 +74,16 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, h *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
-	err := r.receive(w, q)
-	if err == nil {
-		return
+	r.inHand.Add(1)
+	defer r.inHand.Add(-1)
+	if err := r.receive(w, q); err != nil {
+		r.refuse(w, q, err)
 	}
-	r.refuse(w, q, err)
 }
+
+// Busy reports whether more requests are in hand than usual: what was received can
+// wait until they are answered.
+func (r *Receiver) Busy() bool { return r.inHand.Load() > busyRequests }
 
 // receive answers, or returns why not.
 func (r *Receiver) receive(w http.ResponseWriter, q *request) error {
@@ -200,17 +206,14 @@ func (r *Receiver) accept(w http.ResponseWriter, q *request) error {
 			Digest: hex.EncodeToString(digest[:]), Secret: src.Secrets[q.secret].ID,
 		},
 	}
-	if said, err := src.provider.Read(h, h.Get("Content-Type"), q.body); err == nil {
-		if said.Challenge != "" {
-			return r.challenge(w, q, said.Challenge)
-		}
-		received.Meta.Event, received.Delivery = said.Event, deliveryID(said.ID, digest[:])
-		if path := src.Definition.OrderBy; path != "" {
-			key, _ := shape.Lookup(said.Payload, path)
-			received.Meta.Order = clipBytes(key, maxOrder)
-		}
-	} else { // what cannot be read is stored all the same: it was signed
-		received.Delivery = deliveryID(src.provider.ID(h, h.Get("Content-Type"), q.body), digest[:])
+	said := src.peek(h, q.body)
+	if said.Challenge != "" {
+		return r.challenge(w, q, said.Challenge)
+	}
+	received.Meta.Event, received.Delivery = said.Event, deliveryID(said.ID, digest[:])
+	if path := src.Definition.OrderBy; path != "" {
+		key, _ := shape.Lookup(said.Payload, path)
+		received.Meta.Order = clipBytes(key, maxOrder)
 	}
 	if pos, known, err := r.Ledger.Known(q.http.Context(), src.Org, src.Name, received.Delivery, received.Meta.Digest, q.began); err == nil && known {
 		if r.recorded() { // the ledger says that it is one
@@ -236,6 +239,19 @@ func (r *Receiver) accept(w http.ResponseWriter, q *request) error {
 		r.Logger.Error("hook: a delivery could not be put aside while the log is away", "org", src.Org, "source", src.Name, "err", aside)
 	}
 	return q.because("store", carillon.Unavailable(busyRetry, err, "the webhook cannot be stored now; send it again later"))
+}
+
+// peek is what a delivery says, as far as its receipt takes it: with the payload where
+// that has a key of its order. What cannot be read is stored all the same: it was
+// signed.
+func (s *Source) peek(h http.Header, body []byte) *provider.Delivery {
+	contentType := h.Get("Content-Type")
+	if s.Definition.OrderBy != "" {
+		if said, err := s.provider.Read(h, contentType, body); err == nil {
+			return said
+		}
+	}
+	return s.provider.Peek(h, contentType, body)
 }
 
 const (

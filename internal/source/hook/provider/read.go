@@ -67,6 +67,18 @@ func (p *Provider) Read(h http.Header, contentType string, body []byte) (*Delive
 	return d, nil
 }
 
+// Peek is Read without the payload, and without a look at more of the body than it
+// takes. Of a body that Read refuses it says what it looks like, and no challenge.
+func (p *Provider) Peek(h http.Header, contentType string, body []byte) *Delivery {
+	if isForm(contentType) || p.kind == KindSlack { // these are small
+		if d, err := p.Read(h, contentType, body); err == nil {
+			return d
+		}
+		return &Delivery{ID: p.ID(h, contentType, body), Event: Unnamed}
+	}
+	return &Delivery{ID: p.ID(h, contentType, body), Event: eventName(p.dialect.event(h, document{json: body}))}
+}
+
 // document makes a body into JSON.
 func (p *Provider) document(form bool, body []byte) (document, error) {
 	if !form {

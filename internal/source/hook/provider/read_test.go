@@ -1,9 +1,12 @@
 package provider_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/source/hook/provider"
@@ -259,6 +262,49 @@ func TestFindReadsNoMoreThanThereIs(t *testing.T) {
 	} {
 		if got := provider.Find([]byte(tt.text), strings.Split(tt.path, ".")...); string(got) != tt.want {
 			t.Errorf("%s in %s is %s, want %s", tt.path, clip(tt.text), got, tt.want)
+		}
+	}
+}
+
+// Of every sample, and of one with whitespace, Peek says what Read says.
+func TestPeekSaysWhatReadSays(t *testing.T) {
+	for _, kind := range provider.Kinds() {
+		cfg := provider.Config{Kind: kind}
+		if kind == provider.KindGeneric {
+			cfg.Generic = provider.Generic{Header: "X-Signature", EventField: "type", IDField: "id"}
+		}
+		p, err := provider.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range provider.Samples(kind) {
+			contentType, body, err := provider.Sample(kind, event, "id-1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			bodies := [][]byte{body}
+			var indented bytes.Buffer
+			if json.Indent(&indented, body, "", "  ") == nil {
+				bodies = append(bodies, indented.Bytes())
+			}
+			for _, body := range bodies {
+				h := http.Header{"Content-Type": {contentType}}
+				key := []byte("it is no secret here")
+				if kind == provider.KindStandard {
+					key = []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+				}
+				if err := p.Sign(h, body, "id-1", event, provider.Secret{Key: key}, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				read, err := p.Read(h, contentType, body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				peeked := p.Peek(h, contentType, body)
+				if peeked.ID != read.ID || peeked.Event != read.Event || peeked.Challenge != read.Challenge {
+					t.Errorf("%s %s: %+v; Read says %q %q %q", kind, event, peeked, read.ID, read.Event, read.Challenge)
+				}
+			}
 		}
 	}
 }

@@ -79,6 +79,10 @@ fuzz: modules ## Fuzz every target for a short while (FUZZTIME=10s)
 example: modules browser ## Run the live example: real events, watched in three ways
 	examples/live.sh
 
+.PHONY: example-hooks
+example-hooks: modules browser ## Run the example of webhooks: real payloads, and a node that is killed
+	examples/hooks.sh
+
 .PHONY: modules
 modules:
 	@for m in $(MODULES); do (cd $$m; $(GO) mod download); done

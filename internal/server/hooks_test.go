@@ -18,6 +18,9 @@ import (
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/config"
+	"github.com/carillon-rt/carillon/internal/server"
+	"github.com/carillon-rt/carillon/internal/source/hook"
+	"github.com/carillon-rt/carillon/internal/testkit"
 )
 
 // hookSecret is what the sources of the tests sign with.
@@ -386,4 +389,113 @@ func (d *document) webhooks(c *http.Client, base, admin, member string) {
 	ask(400, "POST", "/v1/hooks/retry", "/v1/hooks/retry", `[]`)
 	ask(202, "POST", "/v1/hooks/discard", "/v1/hooks/discard", `{"event":"push"}`)
 	ask(400, "POST", "/v1/hooks/discard", "/v1/hooks/discard", `[]`)
+}
+
+// A source's addresses are those of its clients, behind proxies that are trusted.
+func TestTheAddressesOfASourceAreThoseBehindTrustedProxies(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		header []string
+		change func(*config.Config)
+		status int
+	}{
+		{"nobody is trusted", []string{"X-Forwarded-For", "192.0.2.7"}, nil, 403},
+		{"a proxy that is trusted", []string{"X-Forwarded-For", "192.0.2.7"}, behindProxies, 200},
+		{"what the client claims before it", []string{"X-Forwarded-For", "192.0.2.7, 198.51.100.1"}, behindProxies, 403},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg := settings("")
+			withSources(t, cfg, githubSource(", allow: [192.0.2.0/24]"))
+			if tc.change != nil {
+				tc.change(cfg)
+			}
+			s, c := start(t, cfg), client(t)
+			if status, body := do(t, c, http.MethodPost, s.PublicURL()+"/hooks/demo/gh", `{}`, append(hookHeader("1", "push", `{}`), tc.header...)...); status != tc.status {
+				t.Errorf("%d %s; want %d", status, body, tc.status)
+			}
+		})
+	}
+}
+
+// Two nodes share a log on a cluster: a delivery that comes to both is published once,
+// and when the node that processes goes, the other one does.
+func TestWebhooksOfTwoNodesArePublishedOnce(t *testing.T) {
+	t.Parallel() // it mostly waits
+	cluster := testkit.NewCluster(t)
+	key := writeText(t, "hooks.key", hook.NewKeyFile())
+	node := func() *server.Server {
+		cfg := onNATS(t, cluster)
+		cfg.Hooks.KeyFile = key
+		return start(t, cfg)
+	}
+	first := node()
+	second := node()
+	c := client(t)
+	admin := []string{"Authorization", "Bearer " + token(t, "alice")}
+	// It is made on one node, and there on the other.
+	if status, body := do(t, c, http.MethodPut, first.PublicURL()+"/v1/hooks/sources/gh", fmt.Sprintf(`{"kind":"github","secrets":[%q]}`, hookSecret), admin...); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	for status := 0; status != 200; {
+		if t.Context().Err() != nil {
+			t.FailNow()
+		}
+		status, _ = do(t, c, http.MethodGet, second.PublicURL()+"/v1/hooks/sources/gh", "", admin...)
+	}
+	send := func(to *server.Server, i int) {
+		body := fmt.Sprintf(`{"n":%d}`, i)
+		for {
+			status, answer := do(t, c, http.MethodPost, to.PublicURL()+"/hooks/demo/gh", body, hookHeader(fmt.Sprint(i), "push", body)...)
+			if status == 200 {
+				return
+			}
+			if status != 503 {
+				t.Errorf("%d %s", status, answer)
+				return
+			}
+		}
+	}
+	const n = 40
+	var both sync.WaitGroup
+	for _, to := range []*server.Server{first, second} {
+		both.Go(func() {
+			for i := range n {
+				send(to, i)
+			}
+		})
+	}
+	both.Wait()
+	published := func(want int) {
+		t.Helper()
+		for {
+			status, body := do(t, c, http.MethodGet, second.PublicURL()+"/v1/events?limit=1000", "", admin...)
+			var page struct {
+				Events []struct{ Delivery string }
+			}
+			if err := json.Unmarshal([]byte(body), &page); err != nil || status != 200 {
+				t.Fatalf("%d %s", status, body)
+			}
+			seen := map[string]int{}
+			for _, e := range page.Events {
+				if seen[e.Delivery]++; seen[e.Delivery] > 1 {
+					t.Fatalf("%s is there twice", e.Delivery)
+				}
+			}
+			if len(seen) == want {
+				return
+			}
+			if t.Context().Err() != nil {
+				t.Fatalf("%d events; want %d", len(seen), want)
+			}
+			<-time.After(20 * time.Millisecond)
+		}
+	}
+	published(n)
+	if err := first.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for i := n; i < 2*n; i++ {
+		send(second, i)
+	}
+	published(2 * n)
 }

@@ -20,6 +20,7 @@ type BenchCmd struct {
 	Storm   BenchStormCmd   `cmd:"" help:"All clients are cut at once and come back."`
 	Resume  BenchResumeCmd  `cmd:"" help:"All clients of an org come back at once and have missed many events."`
 	Publish BenchPublishCmd `cmd:"" help:"How fast events become durable over HTTP: a closed loop of publishers."`
+	Hooks   BenchHooksCmd   `cmd:"" help:"How fast webhooks are taken in: signed, stored, answered, published and received once."`
 	All     BenchAllCmd     `cmd:"" help:"Measure every figure that we publish, into a directory."`
 	Plot    BenchPlotCmd    `cmd:"" help:"Draw cost against connections, rate and the like, from JSON results."`
 
@@ -43,7 +44,7 @@ type BenchFlags struct {
 
 	Durability string   `enum:"strict,relaxed" default:"strict" help:"Durability of the server that is started: strict or relaxed."`
 	ServerArgs []string `name:"server-arg" placeholder:"ARG" sep:"none" help:"Another argument for the server's dev command. Repeatable."`
-	NoFloor    bool     `help:"Leave out the bare write(2) loop."`
+	NoFloor    bool     `help:"Leave out the bare write(2) loop, or the plain publishes beside webhooks."`
 
 	URL    string `name:"url" placeholder:"URL" help:"Load this running server instead of starting one."`
 	OpsURL string `name:"ops-url" placeholder:"URL" help:"Its operations port, for memory by part."`
@@ -81,15 +82,17 @@ func (f *BenchFlags) run(ctx context.Context, std *IO, c benchScenario) error {
 	return errors.Join(write(std.Out), rep.Checks.Err())
 }
 
-// commandLine is what was typed, but for the secret.
+// commandLine is what was typed, but for the secrets.
 func commandLine(args []string) string {
 	words := []string{"carillon"}
 	for i, a := range args {
 		switch {
-		case i > 0 && args[i-1] == "--secret":
+		case i > 0 && (args[i-1] == "--secret" || args[i-1] == "--hook-secret"):
 			a = "…"
 		case strings.HasPrefix(a, "--secret="):
 			a = "--secret=…"
+		case strings.HasPrefix(a, "--hook-secret="):
+			a = "--hook-secret=…"
 		}
 		words = append(words, a)
 	}
@@ -283,6 +286,42 @@ func (c *BenchPublishCmd) scenario() bench.Scenario {
 
 // Run runs it.
 func (c *BenchPublishCmd) Run(ctx context.Context, std *IO) error { return c.run(ctx, std, c) }
+
+// BenchHooksCmd is `carillon bench hooks`.
+type BenchHooksCmd struct {
+	BenchReaderFlags `embed:""`
+
+	Senders     int           `default:"64" help:"Connections, with one delivery in flight each."`
+	Size        int           `default:"7000" help:"Bytes of a body, which looks like a push on GitHub."`
+	Rate        float64       `placeholder:"N" help:"Deliveries per second (default: whoever is answered sends the next)."`
+	Deliveries  int           `placeholder:"N" help:"Deliveries in all (default: as many as --duration gives)."`
+	Subscribers int           `default:"1" help:"Subscribers to all that the source publishes."`
+	Warmup      time.Duration `default:"2s" help:"How long it runs before anything is measured."`
+	Duration    time.Duration `default:"10s" help:"How long it is measured."`
+	NoWait      bool          `help:"Do not wait until the ledger has caught up and the server's memory has settled."`
+
+	Org        string `default:"demo" help:"Organization of a running server that they go to."`
+	Source     string `default:"gh" help:"Its source, of kind github, without a filter."`
+	HookSecret string `env:"CARILLON_HOOK_SECRET" placeholder:"TEXT" help:"The source's secret."`
+}
+
+func (c *BenchHooksCmd) config(std *IO) (bench.Config, error) {
+	cfg, err := c.BenchReaderFlags.config(std)
+	if err == nil && c.URL != "" && c.HookSecret == "" {
+		return cfg, errors.New("bench: --url needs --hook-secret, to sign webhooks with")
+	}
+	return cfg, err
+}
+
+func (c *BenchHooksCmd) scenario() bench.Scenario {
+	return &bench.Hooks{
+		Senders: c.Senders, Size: c.Size, Rate: c.Rate, Deliveries: c.Deliveries, Subscribers: c.Subscribers,
+		Warmup: c.Warmup, Duration: c.Duration, NoWait: c.NoWait, Org: c.Org, Source: c.Source, HookSecret: c.HookSecret,
+	}
+}
+
+// Run runs it.
+func (c *BenchHooksCmd) Run(ctx context.Context, std *IO) error { return c.run(ctx, std, c) }
 
 // BenchFloorCmd is the hidden floor server.
 type BenchFloorCmd struct {

@@ -85,6 +85,11 @@ func figures() []string {
 		"publish --publishers 64 --orgs 8",
 		"publish --publishers 64 --batch 100 --duration 5s --no-read-back",
 		"publish --publishers 64 --batch 100 --orgs 8 --duration 5s --no-read-back",
+
+		// Webhooks: as fast as they are taken, a burst, and the time that one takes.
+		"hooks --senders 64",
+		"hooks --senders 64 --deliveries 50000 --warmup 0s --no-floor",
+		"hooks --senders 64 --rate 200",
 	}
 }
 

@@ -23,8 +23,13 @@ func TestEveryFigureIsACommandLineOfAScenario(t *testing.T) {
 	}
 }
 
-func TestTheSecretIsNotPartOfAResultsCommand(t *testing.T) {
-	for _, args := range [][]string{{"bench", "idle", "--secret", "hush", "--orgs", "3"}, {"bench", "idle", "--secret=hush", "--orgs", "3"}} {
+func TestNoSecretIsPartOfAResultsCommand(t *testing.T) {
+	for _, args := range [][]string{
+		{"bench", "idle", "--secret", "hush", "--orgs", "3"},
+		{"bench", "idle", "--secret=hush", "--orgs", "3"},
+		{"bench", "hooks", "--hook-secret", "hush", "--orgs", "3"},
+		{"bench", "hooks", "--hook-secret=hush", "--orgs", "3"},
+	} {
 		if got := commandLine(args); strings.Contains(got, "hush") || !strings.HasSuffix(got, "--orgs 3") {
 			t.Errorf("%q became %q", args, got)
 		}

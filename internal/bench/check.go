@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -88,7 +89,11 @@ type stream struct {
 	org       string
 	eventType string
 	subject   string
+	pattern   string // that readers ask for; "": the type
 }
+
+// wanted is the pattern that readers ask for.
+func (s *stream) wanted() string { return cmp.Or(s.pattern, s.eventType) }
 
 // receiver is one reader of a stream and how far it is.
 type receiver struct {
@@ -97,6 +102,7 @@ type receiver struct {
 	next   []uint64 // per lane, the sequence number due
 	order  uint64   // hash of everything, ids too, in the order it came
 	got    uint64
+	seen   []marks // per lane, what came, where it may come in any order; nil: it may not
 
 	numbered bool   // the server was asked for "n"
 	n        uint64 // the last one on this connection
@@ -140,7 +146,11 @@ func (c *checker) event(r *receiver, m *message) {
 		c.note("receiver %d of %s %s got %q %q of org %q", r.id, s.org, s.eventType, m.eventType, m.subject, k.org)
 		return
 	}
-	r.order = hash(r.order^(k.lane<<48|k.seq), m.id)
+	r.order = mix(r.order^(k.lane<<48|k.seq), m.id)
+	if r.seen != nil {
+		c.anyOrder(r, k)
+		return
+	}
 	next := &r.next[k.lane]
 	switch {
 	case k.seq == *next:
@@ -171,8 +181,29 @@ func (c *checker) event(r *receiver, m *message) {
 	}
 }
 
-// hash is what was seen so far and a text more.
-func hash(h uint64, text []byte) uint64 {
+// anyOrder judges an event of a receiver that may get them in any order.
+func (c *checker) anyOrder(r *receiver, k *mark) {
+	switch {
+	case k.seq > maxMark:
+		c.Misrouted++
+		c.note("receiver %d, lane %d: %d was never sent", r.id, k.lane, k.seq)
+	case !r.seen[k.lane].add(k.seq):
+		c.Duplicated++
+		c.note("receiver %d, lane %d: %d came again", r.id, k.lane, k.seq)
+	}
+}
+
+// missed compares a receiver that gets events in any order with what of a lane it
+// should have.
+func (c *checker) missed(r *receiver, lane int, want *marks) {
+	if n, least := want.without(&r.seen[lane]); n > 0 {
+		c.Lost += n
+		c.note("receiver %d, lane %d: %d of %d never came, the first of them %d", r.id, lane, n, want.count, least)
+	}
+}
+
+// mix is what was seen so far and a text more.
+func mix(h uint64, text []byte) uint64 {
 	const odd = 0x9e3779b97f4a7c15
 	h *= odd
 	for len(text) >= 8 {

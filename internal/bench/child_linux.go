@@ -132,6 +132,7 @@ func (c *child) tail() string {
 // server is what is under load.
 type server struct {
 	url, opsURL, secret string
+	org, hookSecret     string // where webhooks may go; of one that is ours
 	pid                 int
 	child               *child // nil: not ours
 }
@@ -152,10 +153,12 @@ func startServer(ctx context.Context, cfg *Config, dir string) (*server, error) 
 		return nil, errors.Join(err, c.stop())
 	}
 	return &server{
-		url:    strings.TrimSuffix(vars["CARILLON_URL"], "/"),
-		opsURL: strings.TrimSuffix(vars["CARILLON_OPS_URL"], "/"),
-		secret: vars["CARILLON_JWT_SECRET"],
-		pid:    c.pid(),
-		child:  c,
+		url:        strings.TrimSuffix(vars["CARILLON_URL"], "/"),
+		opsURL:     strings.TrimSuffix(vars["CARILLON_OPS_URL"], "/"),
+		secret:     vars["CARILLON_JWT_SECRET"],
+		org:        vars["CARILLON_ORG"],
+		hookSecret: vars["CARILLON_HOOK_SECRET"],
+		pid:        c.pid(),
+		child:      c,
 	}, nil
 }

@@ -41,7 +41,7 @@ type Config struct {
 
 	ServerCPUs []int // empty: not pinned
 	ClientCPUs []int // one loop each; empty: one loop, not pinned
-	NoFloor    bool  // leave out the bare write(2) loop
+	NoFloor    bool  // leave out the bare write(2) loop, or what else is measured beside
 	NoEngine   bool  // leave out the bare engine, where a scenario compares with it
 	Log        io.Writer
 
@@ -66,8 +66,8 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Scenario is one of [Publish], [Fanout], [Many], [Slow], [Storm], [Resume] and
-// [Idle]. Where a field does not say what 0 means, it must be more.
+// Scenario is one of [Publish], [Hooks], [Fanout], [Many], [Slow], [Storm], [Resume]
+// and [Idle]. Where a field does not say what 0 means, it must be more.
 type Scenario interface {
 	name() string
 	check() error
@@ -84,6 +84,24 @@ type Publish struct {
 	Warmup     time.Duration // may be 0
 	Duration   time.Duration
 	NoReadBack bool // do not read everything back afterwards and check it
+}
+
+// Hooks measures taking webhooks in: signed deliveries as GitHub sends them, stored
+// before they are answered, published afterwards and received by subscribers, each
+// once. Beside it the same as durable publishes.
+type Hooks struct {
+	Senders     int           // connections, with one delivery in flight each
+	Size        int           // bytes of a body
+	Rate        float64       // deliveries per second; 0: a closed loop
+	Deliveries  int           // in all; 0: as many as Duration gives
+	Subscribers int           // of all that the source publishes
+	Warmup      time.Duration // may be 0
+	Duration    time.Duration // where Deliveries is 0
+	NoWait      bool          // do not wait until the ledger has caught up and memory has settled
+
+	Org        string // that they go to, of a running server; one of our own says which
+	Source     string // of kind github
+	HookSecret string // of a running server's source
 }
 
 // Fanout measures one event to many: an open loop of publishes to subscribers of
@@ -158,6 +176,7 @@ type Idle struct {
 }
 
 func (*Publish) name() string { return "publish" }
+func (*Hooks) name() string   { return "hooks" }
 func (*Fanout) name() string  { return "fanout" }
 func (*Many) name() string    { return "many" }
 func (*Slow) name() string    { return "slow" }
@@ -166,6 +185,7 @@ func (*Resume) name() string  { return "resume" }
 func (*Idle) name() string    { return "idle" }
 
 func (s *Publish) files() int { return s.Publishers }
+func (s *Hooks) files() int   { return s.Senders + s.Subscribers }
 func (s *Fanout) files() int  { return s.Subscribers + s.Publishers }
 func (s *Many) files() int    { return s.Connections + s.Publishers }
 func (s *Slow) files() int    { return s.Subscribers + s.Publishers }
@@ -181,6 +201,40 @@ func (s *Publish) check() error {
 	return cmp.Or(atLeastOne("publishers", s.Publishers), atLeastOne("orgs", s.Orgs),
 		atMost("orgs", s.Orgs, "publishers", s.Publishers), checkBatch(s.Batch), checkSize(s.Size),
 		checkSpan("warmup", s.Warmup, 0), checkSpan("duration", s.Duration, 1))
+}
+
+func (s *Hooks) check() error {
+	return cmp.Or(atLeastOne("senders", s.Senders), s.checkSize(), s.checkAmount(), atLeastOne("subscribers", s.Subscribers),
+		checkSpan("warmup", s.Warmup, 0), s.checkDoor())
+}
+
+func (s *Hooks) checkSize() error {
+	if s.Size < minHook || s.Size > 190_000 {
+		return fmt.Errorf("bench: size is %d; the body of a webhook is %d to 190000 bytes", s.Size, minHook)
+	}
+	return nil
+}
+
+func (s *Hooks) checkAmount() error {
+	if s.Deliveries < 0 || s.Deliveries > maxMark {
+		return fmt.Errorf("bench: deliveries is %d; it is at most %d, or 0 for as many as the duration gives", s.Deliveries, maxMark)
+	}
+	if s.Rate != 0 {
+		if err := checkRate("rate", s.Rate); err != nil {
+			return err
+		}
+	}
+	if s.Deliveries > 0 {
+		return nil
+	}
+	return checkSpan("duration", s.Duration, 1)
+}
+
+func (s *Hooks) checkDoor() error {
+	if s.Org == "" || s.Source == "" {
+		return fmt.Errorf("bench: webhooks go to /hooks/%s/%s; an organization and a source are needed", cmp.Or(s.Org, "<org>"), cmp.Or(s.Source, "<source>"))
+	}
+	return nil
 }
 
 func (s *Fanout) check() error {

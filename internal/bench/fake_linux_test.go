@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
@@ -59,16 +60,24 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-const fakeSecret = "a secret of the fake server"
+const (
+	fakeSecret     = "a secret of the fake server"
+	fakeHookSecret = "a secret of its webhooks"
+	fakeHookOrg    = "demo"
+)
 
 // fake speaks as much of the protocol as the load client uses. fault breaks it
 // on purpose, at the tenth event of a subscriber.
 type fake struct {
-	fault   string
-	refused atomic.Int32 // connections
-	cut     map[int]bool // readers, once each
-	mu      sync.Mutex
-	orgs    map[string]*fakeOrg
+	fault      string
+	refused    atomic.Int32 // connections
+	cut        map[int]bool // readers, once each
+	entries    atomic.Int64 // of the ledger
+	looks      atomic.Int64 // at it, until it has caught up
+	mu         sync.Mutex
+	orgs       map[string]*fakeOrg
+	hooks      int
+	deliveries map[string]bool // by their ids
 }
 
 type fakeOrg struct {
@@ -110,16 +119,22 @@ func runFake(args []string) error {
 		return fmt.Errorf("no such luck")
 	}
 	f := &fake{fault: *fault, cut: map[int]bool{}, orgs: map[string]*fakeOrg{}}
+	f.looks.Store(5)
 	l, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
 	}
 	http.HandleFunc("POST /v1/events", f.publish)
 	http.HandleFunc("GET /v1/events", f.history)
+	http.HandleFunc("POST /hooks/{org}/{source}", f.hook)
+	http.HandleFunc("GET /metrics", f.metrics)
 	http.HandleFunc("GET /v1/ws", f.ws)
 	http.HandleFunc("GET /v1/sse", f.sse)
 	http.HandleFunc("GET /v1/poll", f.poll)
 	text := fmt.Sprintf("CARILLON_URL=http://%s\nCARILLON_OPS_URL=http://%s\nCARILLON_JWT_SECRET=%s\n", l.Addr(), l.Addr(), fakeSecret)
+	if f.fault != "no-hooks" {
+		text += "CARILLON_ORG=" + fakeHookOrg + "\nCARILLON_HOOK_SECRET=" + fakeHookSecret + "\n"
+	}
 	if err := os.WriteFile(*env, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -155,12 +170,17 @@ func (f *fake) org(r *http.Request) (*fakeOrg, string, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	o := f.orgs[claims.Org]
+	return f.orgOf(claims.Org), claims.Sub, nil
+}
+
+// orgOf is an org; mu is held.
+func (f *fake) orgOf(name string) *fakeOrg {
+	o := f.orgs[name]
 	if o == nil {
 		o = &fakeOrg{subs: map[*fakeSub]struct{}{}, past: map[string]*fakeSub{}, more: make(chan struct{})}
-		f.orgs[claims.Org] = o
+		f.orgs[name] = o
 	}
-	return o, claims.Sub, nil
+	return o
 }
 
 func cutLast(s, sep string) (before, after string, ok bool) {
@@ -200,22 +220,84 @@ func (f *fake) publish(w http.ResponseWriter, r *http.Request) {
 	var ids []string
 	f.mu.Lock()
 	for _, e := range events {
-		id := fmt.Sprintf("%026d", len(o.log)+1)
-		ev := fakeEvent{id: id, eventType: e.Type, json: fmt.Sprintf(
-			`"event_type":"%s","timestamp":"2025-07-09T10:30:00.000Z","payload":%s,"subject":"%s"}`, e.Type, e.Data, e.Subject)}
-		o.log = append(o.log, ev)
-		for s := range o.subs {
-			if s.pattern == ev.eventType {
-				f.deliver(s, &ev)
-			}
-		}
-		close(o.more)
-		o.more = make(chan struct{})
-		ids = append(ids, `{"id":"`+id+`","duplicate":false}`)
+		ids = append(ids, `{"id":"`+f.append(o, e.Type, e.Subject, e.Data)+`","duplicate":false}`)
 	}
 	f.mu.Unlock()
 	w.WriteHeader(202)
 	fmt.Fprintf(w, `{"events":[%s]}`, strings.Join(ids, ","))
+}
+
+// append gives an event to whoever wants it, and returns its id. mu is held.
+func (f *fake) append(o *fakeOrg, eventType, subject string, data []byte) string {
+	ev := fakeEvent{id: fmt.Sprintf("%026d", len(o.log)+1), eventType: eventType, json: fmt.Sprintf(
+		`"event_type":"%s","timestamp":"2025-07-09T10:30:00.000Z","payload":%s,"subject":"%s"}`, eventType, data, subject)}
+	o.log = append(o.log, ev)
+	for s := range o.subs {
+		if s.wants(eventType) {
+			f.deliver(s, &ev)
+		}
+	}
+	close(o.more)
+	o.more = make(chan struct{})
+	return ev.id
+}
+
+// hook takes a webhook as GitHub sends it, at its tenth not always as it should.
+func (f *fake) hook(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	mac := hmac.New(sha256.New, []byte(fakeHookSecret))
+	mac.Write(body)
+	delivery, event := r.Header.Get("X-GitHub-Delivery"), r.Header.Get("X-GitHub-Event")
+	switch {
+	case r.Header.Get("X-Hub-Signature-256") != fmt.Sprintf("sha256=%x", mac.Sum(nil)):
+		http.Error(w, `{"code":"unauthenticated"}`, 401)
+		return
+	case !json.Valid(body) || delivery == "" || event == "" || f.fault == "refuse":
+		http.Error(w, `{"code":"bad_request"}`, 400)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hooks++
+	if f.deliveries == nil {
+		f.deliveries = map[string]bool{}
+	}
+	known := f.deliveries[delivery]
+	f.deliveries[delivery] = true
+	if tenth := f.hooks == 10; known || tenth && f.fault == "hook-known" {
+		fmt.Fprintln(w, `{"id":"1","duplicate":true}`)
+		return
+	} else if tenth && f.fault == "hook-forgotten" {
+		fmt.Fprintln(w, `{"id":"1"}`)
+		return
+	}
+	o, eventType, id := f.orgOf(r.PathValue("org")), r.PathValue("source")+"."+event, "1"
+	f.entries.Add(2)
+	if f.fault == "hook-later" && f.hooks%2 == 0 {
+		time.AfterFunc(5*linger, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.append(o, eventType, "", body)
+		})
+	} else {
+		id = f.append(o, eventType, "", body)
+	}
+	switch {
+	case f.fault == "hook-aside":
+		fmt.Fprintln(w, `{}`)
+	case f.hooks == 10 && f.fault == "hook-busy": // and it is there all the same
+		http.Error(w, `{"code":"unavailable"}`, 503)
+	default:
+		fmt.Fprintf(w, "{\"id\":%q}\n", id)
+	}
+}
+
+func (f *fake) metrics(w http.ResponseWriter, _ *http.Request) {
+	if f.fault == "no-ledger" {
+		return
+	}
+	lag := f.looks.Add(-1) // it catches up as it is looked at
+	fmt.Fprintf(w, "# HELP webhook_ledger_lag of it\nwebhook_ledger_lag %d\nwebhook_ledger_entries_total %d\n", max(lag, 0), f.entries.Load())
 }
 
 // deliver sends a subscriber an event, or what the fault makes of it.
@@ -284,7 +366,7 @@ func (f *fake) begin(o *fakeOrg, s *fakeSub, after string, hello func()) {
 	if after != "" {
 		from, _ := strconv.Atoi(after)
 		for i := range o.log[from:] {
-			if e := &o.log[from+i]; e.eventType == s.pattern {
+			if e := &o.log[from+i]; s.wants(e.eventType) {
 				f.deliver(s, e)
 			}
 		}
@@ -316,6 +398,12 @@ func (f *fake) refuse(w http.ResponseWriter) bool {
 }
 
 const fakeQueue = 10_000
+
+// wants is what patterns of this test mean: a type, or all under a name.
+func (s *fakeSub) wants(eventType string) bool {
+	name, all := strings.CutSuffix(s.pattern, ">")
+	return s.pattern == eventType || all && strings.HasPrefix(eventType, name)
+}
 
 func newFakeSub(user, pattern string) *fakeSub {
 	id, _ := strconv.Atoi(strings.TrimPrefix(user, "reader-"))
@@ -460,7 +548,7 @@ func (f *fake) poll(w http.ResponseWriter, r *http.Request) {
 		cut := false
 		for size := 0; from < len(o.log) && size < 1<<20; from++ {
 			e := &o.log[from]
-			if e.eventType != s.pattern {
+			if !s.wants(e.eventType) {
 				continue
 			}
 			size += len(e.json)

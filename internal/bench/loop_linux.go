@@ -100,6 +100,7 @@ type conn struct {
 	lane     int
 	seq      uint64
 	stream   *stream
+	answered *marks // of its sequence, what was taken; nil: nobody asks
 }
 
 // loop owns sockets: one goroutine runs it, nothing else touches it while it runs.

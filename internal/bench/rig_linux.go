@@ -42,6 +42,8 @@ func Run(ctx context.Context, cfg Config, s Scenario) (rep *Report, err error) {
 	switch s := s.(type) {
 	case *Publish:
 		err = r.publish(ctx, s)
+	case *Hooks:
+		err = r.hooks(ctx, s)
 	case *Fanout:
 		err = r.fanout(ctx, s)
 	case *Many:
@@ -386,10 +388,10 @@ func (r *rig) subscriber(id int, s *stream, lanes int, after string) conn {
 		head += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + wsKey +
 			"\r\nSec-WebSocket-Protocol: carillon.v1\r\n"
 	case SSE:
-		path = "/v1/sse?pattern=" + s.eventType
+		path = "/v1/sse?pattern=" + string(appendEscaped(nil, []byte(s.wanted())))
 		head += "Accept: text/event-stream\r\n"
 	case LongPoll:
-		path = "/v1/poll?pattern=" + s.eventType
+		path = "/v1/poll?pattern=" + string(appendEscaped(nil, []byte(s.wanted())))
 	}
 	return conn{
 		fd: -1, addr: r.addr, kind: subscriber, via: r.cfg.Transport,

@@ -33,6 +33,10 @@ func smallFanout() *Fanout {
 	return &Fanout{Subscribers: 20, Rate: 100, Batch: 1, Publishers: 4, Size: 256, Warmup: 50 * time.Millisecond, Duration: short, Runs: 1}
 }
 
+func smallHooks() *Hooks {
+	return &Hooks{Senders: 4, Size: 7000, Subscribers: 2, Warmup: 50 * time.Millisecond, Duration: short, NoWait: true, Org: "unused", Source: "gh"}
+}
+
 func smallResume() *Resume { return &Resume{Clients: 7, Missed: 100, Size: 256} }
 
 func smallStorm() *Storm {
@@ -67,6 +71,9 @@ func TestEveryScenarioRunsCleanAgainstACorrectServer(t *testing.T) {
 	twice.Runs = 2
 	stormBeside := smallStorm()
 	stormBeside.OtherRate = 100
+	hooksAtARate, soManyHooks := smallHooks(), smallHooks()
+	hooksAtARate.Rate = 100
+	soManyHooks.Deliveries, soManyHooks.Warmup, soManyHooks.Duration = 101, 0, 0
 	sipping := smallSlow()
 	sipping.SlowRate = 100_000
 	for _, tt := range []struct {
@@ -87,6 +94,9 @@ func TestEveryScenarioRunsCleanAgainstACorrectServer(t *testing.T) {
 		{"storm beside another", stormBeside, "carillon other meanwhile other alone floor", 40 * 21},
 		{"resume", resumeBeside, "carillon other meanwhile other alone", 7 * 1234},
 		{"resume below", resumeBelow, "carillon", 700},
+		{"hooks", smallHooks(), "hooks publish", 2 * 20},
+		{"hooks at a rate", hooksAtARate, "hooks publish", 2 * 2 * 30},
+		{"so many hooks", soManyHooks, "hooks publish", 2 * 2 * 101},
 		{"idle", &Idle{Connections: 50, Orgs: 3, Settle: 10 * time.Millisecond, Hold: 50 * time.Millisecond}, "carillon floor", 0},
 	} {
 		for _, via := range []Transport{WebSocket, SSE, LongPoll} {
@@ -126,7 +136,7 @@ func TestSeveralLoopsShareTheWork(t *testing.T) {
 	cfg := config(t, "")
 	cfg.ClientCPUs, cfg.NoFloor = []int{0, 0}, true
 	for _, s := range []Scenario{
-		smallFanout(), smallResume(), smallStorm(), smallSlow(),
+		smallFanout(), smallResume(), smallStorm(), smallSlow(), smallHooks(),
 		&Publish{Publishers: 4, Batch: 1, Orgs: 1, Size: 256, Duration: short},
 	} {
 		t.Run(s.name(), func(t *testing.T) { run(t, cfg, s) })
@@ -172,6 +182,94 @@ func TestAFaultyServerIsFoundOut(t *testing.T) {
 					t.Errorf("%d found, want %d: %+v", got, want, rep.Checks)
 				}
 			})
+		}
+	}
+}
+
+func TestWebhooksThatAreNotTakenInAsTheyShouldBeAreFoundOut(t *testing.T) {
+	for _, tt := range []struct {
+		fault string
+		count func(c *Checks) uint64
+		want  uint64
+	}{
+		{"lose", func(c *Checks) uint64 { return c.Lost }, 2},
+		{"repeat", func(c *Checks) uint64 { return c.Duplicated }, 2},
+		{"swap", func(c *Checks) uint64 { return c.Reordered }, 0},
+		{"refuse", func(c *Checks) uint64 { return c.PublishErrors }, 50},
+		{"hook-forgotten", func(c *Checks) uint64 { return c.Lost }, 2}, // by each subscriber
+		{"hook-known", func(c *Checks) uint64 { return c.PublishErrors }, 1},
+		{"hook-busy", func(c *Checks) uint64 { return c.PublishErrors }, 1},
+		{"hook-aside", func(*Checks) uint64 { return 0 }, 0},
+		{"hook-later", func(*Checks) uint64 { return 0 }, 0}, // half of them, long after the last answer
+	} {
+		t.Run(tt.fault, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(t, tt.fault)
+			cfg.NoFloor, cfg.quiet = true, time.Second
+			s := smallHooks()
+			s.Warmup, s.Deliveries = 0, 50
+			rep, err := Run(t.Context(), cfg, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := tt.count(&rep.Checks); got != tt.want {
+				t.Errorf("%d found, want %d: %+v", got, tt.want, rep.Checks)
+			}
+			if other := rep.Checks.Lost + rep.Checks.Duplicated + rep.Checks.Reordered + rep.Checks.PublishErrors; other != tt.want {
+				t.Errorf("something else was found too: %+v", rep.Checks)
+			}
+			late := slices.ContainsFunc(rep.Notes, func(n string) bool { return strings.Contains(n, "1 came that were refused") })
+			if late != (tt.fault == "hook-busy") {
+				t.Errorf("notes %q", rep.Notes)
+			}
+			aside, _ := rep.row("hooks").Values.get("of it put aside")
+			if want := map[bool]float64{true: 50}[tt.fault == "hook-aside"]; aside != want {
+				t.Errorf("%v were put aside, want %v", aside, want)
+			}
+		})
+	}
+}
+
+func TestSeveralLoopsSendAsManyWebhooksAsAreWanted(t *testing.T) {
+	for _, deliveries := range []int{1, 2, 3, 101} {
+		cfg := config(t, "")
+		cfg.ClientCPUs, cfg.NoFloor = []int{0, 0}, true
+		s := smallHooks()
+		s.Warmup, s.Deliveries = 0, deliveries
+		rep := run(t, cfg, s)
+		if n, _ := rep.row("hooks").Values.get("accepted"); n != float64(deliveries) || rep.Checks.Received != uint64(2*deliveries) {
+			t.Errorf("%v were accepted and %d received by two, want %d", n, rep.Checks.Received, deliveries)
+		}
+	}
+}
+
+func TestTheLedgerOfWebhooksIsWaitedFor(t *testing.T) {
+	s := smallHooks()
+	s.NoWait, s.Deliveries, s.Warmup = false, 60, 0
+	cfg := config(t, "")
+	cfg.NoFloor = true
+	rep := run(t, cfg, s)
+	values := rep.row("hooks").Values
+	for _, name := range []string{"accepted /s", "answer p99 ms", "subscriber p99 ms", "RSS peak MB", "RSS settled MB", "ledger caught up after ms", "ledger entries /s"} {
+		if n, ok := values.get(name); !ok || n <= 0 {
+			t.Errorf("%s is %v %t", name, n, ok)
+		}
+	}
+	if n, _ := values.get("accepted"); n != 60 {
+		t.Errorf("%v were accepted, want 60", n)
+	}
+	if n, _ := values.get("ledger lag at most"); n != 3 { // the fake's first answers are 4, before anything was sent, and 3
+		t.Errorf("the ledger lagged by %v, want 3", n)
+	}
+}
+
+func TestWebhooksToAServerThatTellsNothingOfThemAreRefused(t *testing.T) {
+	for fault, want := range map[string]string{
+		"no-hooks":  "the server named none",
+		"no-ledger": "does not show webhook_ledger_lag",
+	} {
+		if _, err := Run(t.Context(), config(t, fault), smallHooks()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", fault, err, want)
 		}
 	}
 }
@@ -341,6 +439,13 @@ func TestWhatMakesNoSenseIsRefused(t *testing.T) {
 		"missed is 0":                      &Resume{Clients: 1, Size: 256},
 		"-1 MB to fill the ring with":      &Idle{Connections: 1, Orgs: 1, Hold: 1, FillMB: -1},
 		"connections is 0; it is at least": &Idle{},
+		"senders is 0":                     &Hooks{},
+		"webhook is 1":                     &Hooks{Senders: 1, Size: 300, Subscribers: 1, Duration: 1, Org: "o", Source: "s"},
+		"deliveries is -1":                 &Hooks{Senders: 1, Size: 7000, Subscribers: 1, Deliveries: -1, Org: "o", Source: "s"},
+		"rate is -1":                       &Hooks{Senders: 1, Size: 7000, Subscribers: 1, Rate: -1, Duration: 1, Org: "o", Source: "s"},
+		"duration is 0s":                   &Hooks{Senders: 1, Size: 7000, Subscribers: 1, Org: "o", Source: "s"},
+		"subscribers is 0":                 &Hooks{Senders: 1, Size: 7000, Duration: 1, Org: "o", Source: "s"},
+		"webhooks go to /hooks/o/<source>": &Hooks{Senders: 1, Size: 7000, Subscribers: 1, Duration: 1, Org: "o"},
 	} {
 		if _, err := Run(t.Context(), config(t, ""), s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)

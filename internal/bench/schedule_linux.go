@@ -15,13 +15,15 @@ import (
 type schedule struct {
 	rate  float64 // per second; 0: closed loop
 	start int64
-	total uint64 // open loop: publishes in all
+	total uint64 // publishes in all; closed loop: 0 is as many as there is time for
 	until int64  // closed loop: when to stop
 	size  int    // bytes of data per event
 	array int    // events per request; 0: a single object
 	quota uint64 // of each publisher in all, who then rests; 0: none
 
 	numbered bool // the floor server's frames have an "n", as those it is compared with
+
+	hook *hookMaker // they are webhooks, one a request; nil: publishes
 
 	// pick chooses what an idle publisher sends: the stream, its lane and next
 	// sequence number, which it advances by n. done is told when it is answered.
@@ -38,12 +40,15 @@ type schedule struct {
 	errors uint64
 	first  string
 	lastID []byte
+
+	answeredAt int64  // when the last one was taken
+	aside      uint64 // webhooks that were taken and are not in the log yet: they have no id
 }
 
 // begin starts a new phase; publishers stay as they are.
 func (s *schedule) begin(start int64, rate float64, total uint64, until int64) {
 	s.start, s.rate, s.total, s.until = start, rate, total, until
-	s.sent, s.events = 0, 0
+	s.sent, s.events, s.answeredAt, s.aside = 0, 0, 0, 0
 	s.ack.Reset()
 	s.late.Reset()
 }
@@ -56,8 +61,11 @@ func (s *schedule) over(now int64) bool {
 	if s.rate > 0 {
 		return s.sent >= s.total
 	}
-	return now >= s.until
+	return s.ended(now)
 }
+
+// ended reports whether a closed loop sends no more.
+func (s *schedule) ended(now int64) bool { return now >= s.until || s.total > 0 && s.sent >= s.total }
 
 func (s *schedule) dueAt() int64 { return s.start + int64(float64(s.sent)*1e9/s.rate) }
 
@@ -96,7 +104,7 @@ func (l *loop) pump(now int64) {
 		var at int64
 		switch {
 		case s.rate == 0:
-			if now >= s.until {
+			if s.ended(now) {
 				return
 			}
 			at = l.clock.now()
@@ -130,9 +138,12 @@ func (l *loop) publish(i int, c *conn, at int64) {
 	st, lane, seq := s.pick(c, c.events)
 	c.intended = at
 	b := l.scratch[:0]
-	if s.array == 0 {
+	switch {
+	case s.hook != nil:
+		b = s.hook.appendBody(b, st, lane, seq, at)
+	case s.array == 0:
 		b = appendEvent(b, st, lane, seq, at, s.size)
-	} else {
+	default:
 		for k := range c.events {
 			if k == 0 {
 				b = append(b, '[')
@@ -145,11 +156,34 @@ func (l *loop) publish(i int, c *conn, at int64) {
 	}
 	body := len(b)
 	b = append(b, c.head...)
+	if s.hook != nil {
+		b = s.hook.appendHeaders(b, b[:body], st.run, lane, seq)
+	}
 	b = strconv.AppendInt(b, int64(body), 10)
 	b = append(b, "\r\n\r\n"...)
 	b = append(b, b[:body]...)
 	l.scratch = b
 	l.send(i, c, b[body:])
+}
+
+// took counts a request that was answered as it should be.
+func (s *schedule) took(c *conn, now int64) {
+	s.ack.Record(now - c.intended)
+	s.answeredAt = now
+	if c.answered != nil {
+		c.answered.add(c.seq - 1) // its only one in flight
+	}
+	s.events += uint64(c.events)
+	s.busy--
+	c.events = 0
+}
+
+// taken is the status of an answer that says so.
+func (s *schedule) taken() int {
+	if s.hook != nil {
+		return 200
+	}
+	return 202
 }
 
 // answer takes the answer to a publisher's request.
@@ -170,19 +204,19 @@ func (l *loop) answer(i int, c *conn, b []byte, now int64) int {
 		s.done(c)
 	}
 	switch ids := bytes.Count(body, []byte(`"id":"`)); {
-	case h.status != 202:
+	case h.status != s.taken():
 		s.failed(c, fmt.Sprintf("publish: status %d: %.200s", h.status, body))
+	case s.hook != nil && ids == 0 && string(bytes.TrimSpace(body)) == "{}":
+		s.aside++
+		s.took(c, now)
 	case ids != c.events || bytes.Contains(body, []byte(`"duplicate":true`)):
 		s.failed(c, fmt.Sprintf("publish of %d events answered %.200s", c.events, body))
 	default:
-		s.ack.Record(now - c.intended)
-		s.events += uint64(c.events)
+		s.took(c, now)
 		id := body[bytes.LastIndex(body, []byte(`"id":"`))+6:]
 		if end := bytes.IndexByte(id, '"'); end > 0 {
 			s.lastID = append(s.lastID[:0], id[:end]...)
 		}
-		s.busy--
-		c.events = 0
 	}
 	s.rest(i, c)
 	return size

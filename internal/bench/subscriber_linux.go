@@ -64,7 +64,7 @@ func (l *loop) upgraded(i int, c *conn, b []byte) int {
 		l.lost(i, c, "handshake: wrong Sec-WebSocket-Accept")
 	default:
 		c.state = subscribing
-		l.send(i, c, appendClientFrame(nil, opText, []byte(`{"type":"subscribe","pattern":"`+c.receiver.stream.eventType+`","ref":1}`)))
+		l.send(i, c, appendClientFrame(nil, opText, []byte(`{"type":"subscribe","pattern":"`+c.receiver.stream.wanted()+`","ref":1}`)))
 		return size
 	}
 	return 0

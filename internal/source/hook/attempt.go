@@ -134,7 +134,7 @@ func (p *Processor) load(ctx context.Context, j *job) (*intake.Received, error) 
 	if j.entry != nil {
 		received, err := intake.ParseReceived(&j.entry.Event)
 		if err == nil && received.Meta.Parts == 0 {
-			return received, nil
+			return whole(received)
 		}
 	}
 	return Load(ctx, p.Log.Intake(j.Org), j.Pos.Seq)
@@ -160,11 +160,11 @@ func Load(ctx context.Context, log engine.Log, seq uint64) (received *intake.Rec
 	case err != nil:
 		return nil, &awayError{err: err}
 	case received.Meta.Parts == 0:
-		return received, nil
+		return whole(received)
 	case received.Meta.Parts > most:
 		return nil, permanent("the delivery says that it has %d parts", received.Meta.Parts)
 	}
-	body := make([]byte, 0, received.Meta.Size)
+	body := make([]byte, 0, (received.Meta.Parts+1)*intake.Part)
 	body = append(body, received.Body...)
 	parts := 0
 	for after := seq; parts < received.Meta.Parts; {
@@ -185,6 +185,14 @@ func Load(ctx context.Context, log engine.Log, seq uint64) (received *intake.Rec
 		after = end.Seen
 	}
 	received.Body = body
+	return whole(received)
+}
+
+// whole is a delivery with its body as it came.
+func whole(received *intake.Received) (*intake.Received, error) {
+	if err := received.Whole(); err != nil {
+		return nil, &permanentError{err}
+	}
 	return received, nil
 }
 

@@ -94,9 +94,7 @@ const (
 
 	maxBody = 25 << 20
 
-	// fewWorkers process while much is received, which is more than busyRequests at
-	// the same time.
-	fewWorkers   = 2
+	// busyRequests in hand are more than usual.
 	busyRequests = 16
 )
 

@@ -160,11 +160,11 @@ func withoutData(e *carillon.Entry) *carillon.Entry {
 // work folds what is queued.
 func (f *fold) work(ctx context.Context) error {
 	for {
+		f.turn()
 		f.mu.Lock()
 		n := min(len(f.queue), foldBatch)
 		batch := f.queue[:n:n]
 		f.queue = f.queue[n:]
-		f.queued.Store(int64(len(f.queue)))
 		f.mu.Unlock()
 		if n == 0 {
 			return nil
@@ -178,6 +178,9 @@ func (f *fold) work(ctx context.Context) error {
 			f.judge(ctx, batch[i], v)
 		}
 		f.folded.Store(batch[n-1].Pos.Seq)
+		f.mu.Lock()
+		f.queued.Store(int64(len(f.queue)))
+		f.mu.Unlock()
 	}
 }
 

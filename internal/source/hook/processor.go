@@ -33,6 +33,7 @@ type Processor struct {
 	queued atomic.Int64  // entries that wait for the ledger
 	leader atomic.Bool   // this node processes
 
+	notes   sync.WaitGroup // that are on their way
 	results results
 	full    limit.Hits
 
@@ -42,7 +43,7 @@ type Processor struct {
 	lanes  map[lane][]*job    // the first is in hand or waits for its next attempt
 	ready  queue
 	waits  waits
-	active int // workers that have a job
+	held   bool // receiving goes before
 	idle   *sync.Cond
 	closed bool
 
@@ -100,6 +101,9 @@ func (p *Processor) Run(ctx context.Context) {
 	all.Go(func() { p.prune(ctx) })
 	all.Go(func() { p.lead(ctx) })
 	all.Go(func() { p.fill(ctx) })
+	if p.Busy != nil {
+		all.Go(func() { p.govern(ctx) })
+	}
 	<-ctx.Done()
 	p.mu.Lock()
 	p.closed = true
@@ -111,6 +115,7 @@ func (p *Processor) Run(ctx context.Context) {
 	p.idle.Broadcast()
 	p.mu.Unlock()
 	all.Wait()
+	p.notes.Wait()
 }
 
 // prune forgets what is older than the ledger keeps, and what the intake has lost.
@@ -205,7 +210,7 @@ func (p *Processor) start(j *job, due time.Time) {
 func (p *Processor) work(ctx context.Context) {
 	for {
 		p.mu.Lock()
-		for !p.closed && (p.ready.empty() || p.active >= p.most()) {
+		for !p.closed && (p.ready.empty() || p.held) {
 			p.idle.Wait()
 		}
 		if p.closed {
@@ -214,42 +219,25 @@ func (p *Processor) work(ctx context.Context) {
 		}
 		j := p.ready.pop()
 		j.inHand = true
-		p.active++
 		p.mu.Unlock()
 		p.do(ctx, j)
-		p.mu.Lock()
-		p.active--
-		p.mu.Unlock()
-		p.idle.Signal() // for one that waited because too much was received
-		p.idle.Signal()
 	}
-}
-
-// most is how many may be processed at the same time, now.
-func (p *Processor) most() int {
-	if p.Busy != nil && p.Busy() {
-		return min(fewWorkers, p.Workers)
-	}
-	return p.Workers
 }
 
 // do makes an attempt, which is finished although ctx ends, and notes what came of it.
 func (p *Processor) do(ctx context.Context, j *job) {
 	note, again := p.attempt(context.WithoutCancel(ctx), j)
 	switch {
-	case note == nil: // nothing is said about it: it is the log that is away, or we are
+	case note == nil: // nothing is said about it: it is the log that is away
 		p.later(j, again)
-		return
 	case again > 0:
 		p.note(ctx, j, intake.TypeFailed, note)
 		p.later(j, again)
-		return
 	case note.Error != "":
 		p.note(ctx, j, intake.TypeDead, note)
 	default:
 		p.note(ctx, j, intake.TypeDone, note)
 	}
-	p.end(j)
 }
 
 // later has the job done again.
@@ -291,7 +279,8 @@ func (p *Processor) drop(j *job) {
 }
 
 // note appends what became of a delivery, and does not give up until ctx ends: what is
-// not noted is looked for after a restart.
+// not noted is looked for after a restart. It does not wait for it; when a note is
+// stored after which nothing follows, the job ends.
 func (p *Processor) note(ctx context.Context, j *job, t carillon.Type, n *intake.Note) {
 	n.Ref = j.Pos.Seq
 	n.Micros = p.Now().Sub(j.since).Microseconds()
@@ -303,41 +292,37 @@ func (p *Processor) note(ctx context.Context, j *job, t carillon.Type, n *intake
 		return
 	}
 	key := "n\x00" + strconv.FormatUint(j.Pos.Seq, 10) + "\x00" + strconv.Itoa(j.Again) + "\x00" + strconv.Itoa(n.Attempts) + "\x00" + string(t)
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		if t != intake.TypeFailed {
-			p.mu.Lock()
-			p.noted[j.id] = struct{}{}
-			p.mu.Unlock()
-		}
-		err := p.append(ctx, j.Org, engine.Append{Event: ev, Key: key})
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		p.Logger.Warn("hook: what became of a delivery is not noted yet", "org", j.Org, "source", j.Source, "err", err)
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
-		}
+	last := t != intake.TypeFailed
+	if last {
+		p.mu.Lock()
+		p.noted[j.id] = struct{}{}
+		p.mu.Unlock()
 	}
+	p.notes.Add(1)
+	p.append(ctx, j.Org, engine.Append{Event: ev, Key: key}, noteRetry, func() {
+		if last {
+			p.end(j)
+		}
+		p.notes.Done()
+	})
 }
 
-// append waits for one append.
-func (p *Processor) append(ctx context.Context, org carillon.OrgID, a engine.Append) error {
-	done := make(chan error, 1)
-	p.Log.Intake(org).Append([]engine.Append{a}, func(_ []carillon.Receipt, err error) { done <- err })
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		select { // it is in hand: what is noted is not looked for again
-		case err := <-done:
-			return err
-		case <-time.After(engine.PublishTimeout):
-			return errors.New("hook: the log has not answered in time")
+// noteRetry is the first pause after a note was not taken; the next ones are longer.
+const noteRetry = 50 * time.Millisecond
+
+// append appends a note until it is stored or ctx ends, and calls then.
+func (p *Processor) append(ctx context.Context, org carillon.OrgID, a engine.Append, wait time.Duration, then func()) {
+	p.Log.Intake(org).Append([]engine.Append{a}, func(_ []carillon.Receipt, err error) {
+		if err == nil || ctx.Err() != nil {
+			then()
+			return
 		}
-	}
+		p.Logger.Warn("hook: what became of a delivery is not noted yet", "org", org, "source", a.Event.Source, "err", err)
+		time.AfterFunc(wait, func() { p.append(ctx, org, a, min(2*wait, longestRetry), then) })
+	})
 }
+
+const longestRetry = 5 * time.Second
 
 // backoff is how long to wait after so many attempts.
 func backoff(attempts int) time.Duration {

@@ -215,11 +215,7 @@ func (r *Receiver) accept(w http.ResponseWriter, q *request) error {
 		key, _ := shape.Lookup(said.Payload, path)
 		received.Meta.Order = clipBytes(key, maxOrder)
 	}
-	if pos, known, err := r.Ledger.Known(q.http.Context(), src.Org, src.Name, received.Delivery, received.Meta.Digest, q.began); err == nil && known {
-		if r.recorded() { // the ledger says that it is one
-			r.append(src.Org, received, "", func(_ carillon.Position, err error) { r.unrecorded(err) })
-		}
-		r.answer(w, q, received, pos, true)
+	if !r.Busy() && r.known(w, q, received) {
 		return nil
 	}
 	pos, err := r.store(q.http.Context(), src.Org, received, "")
@@ -252,6 +248,21 @@ func (s *Source) peek(h http.Header, body []byte) *provider.Delivery {
 		}
 	}
 	return s.provider.Peek(h, contentType, body)
+}
+
+// known answers a delivery that the ledger knows. Where much is received nobody waits
+// for it to be asked: what comes again is found out behind the log all the same.
+func (r *Receiver) known(w http.ResponseWriter, q *request, received *intake.Received) bool {
+	org := q.source.Org
+	pos, ok, err := r.Ledger.Known(q.http.Context(), org, received.Source, received.Delivery, received.Meta.Digest, q.began)
+	if err != nil || !ok {
+		return false
+	}
+	if r.recorded() { // the ledger says that it is one
+		r.append(org, received, "", func(_ carillon.Position, err error) { r.unrecorded(err) })
+	}
+	r.answer(w, q, received, pos, true)
+	return true
 }
 
 const (

@@ -297,12 +297,19 @@ func (r *rig) settled() {
 	r.t.Helper()
 	partition := r.engine.Partitions()
 	eventually(r.t, "everything is settled", func() bool {
+		if r.processor.Stats().Waiting != 0 {
+			return false
+		}
 		state, err := r.engine.State(context.Background(), partition)
 		if err != nil {
 			r.t.Fatal(err)
 		}
 		_, at, err := r.ledger.Cursor(context.Background(), partition)
-		return err == nil && at.Seq == state.Last.Seq && r.processor.Stats().Waiting == 0
+		if err != nil || at.Seq != state.Last.Seq {
+			return false
+		}
+		left, err := r.ledger.Waiting(context.Background(), partition, 0, 1)
+		return err == nil && len(left) == 0
 	})
 }
 

@@ -11,9 +11,12 @@ package intake
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/klauspost/compress/s2"
 
 	"github.com/carillon-rt/carillon"
 )
@@ -43,7 +46,7 @@ type Received struct {
 	Remote   string // the client's address
 	At       time.Time
 	Meta     Meta
-	Body     []byte // raw; of an entry that was read, its first Part bytes
+	Body     []byte // raw; of an entry that was read, as it is stored: see Whole
 }
 
 // Meta is what a delivery has beside its body.
@@ -55,6 +58,7 @@ type Meta struct {
 	Header   http.Header `json:"header"`            // those worth keeping, without credentials
 	Size     int64       `json:"size"`              // of the body, in bytes
 	Parts    int         `json:"parts,omitempty"`   // entries of TypePart that follow
+	Packed   bool        `json:"packed,omitempty"`  // the body is stored in S2's block format
 	Digest   string      `json:"digest"`            // SHA-256 of the body, hex
 	Secret   string      `json:"secret,omitempty"`  // the id of the secret that it was signed with
 	Spooled  bool        `json:"spooled,omitempty"` // it lay on the disk of a node that could not reach the log
@@ -106,18 +110,24 @@ func (r *Received) Events() ([]*carillon.Event, error) {
 	if len(r.Body) > MaxBody {
 		return nil, fmt.Errorf("intake: a body of %d bytes; at most %d", len(r.Body), MaxBody)
 	}
-	r.Meta.Size, r.Meta.Parts = int64(len(r.Body)), 0
-	if len(r.Body) > Part {
-		r.Meta.Parts = (len(r.Body) - 1) / Part
+	r.Meta.Size, r.Meta.Parts, r.Meta.Packed = int64(len(r.Body)), 0, false
+	stored := r.Body
+	if len(stored) >= packFrom {
+		if packed := s2.Encode(nil, stored); len(packed) < len(stored)-len(stored)/8 {
+			stored, r.Meta.Packed = packed, true
+		}
+	}
+	if len(stored) > Part {
+		r.Meta.Parts = (len(stored) - 1) / Part
 	}
 	meta, err := json.Marshal(&r.Meta)
 	if err != nil {
 		return nil, fmt.Errorf("intake: %w", err)
 	}
 	at := r.At.UTC().Truncate(time.Millisecond)
-	first, rest := r.Body, []byte(nil)
+	first, rest := stored, []byte(nil)
 	if len(first) > Part {
-		first, rest = r.Body[:Part], r.Body[Part:]
+		first, rest = stored[:Part], stored[Part:]
 	}
 	events := []*carillon.Event{{
 		Type: TypeReceived, Time: at, Source: r.Source, Delivery: r.Delivery, From: r.Remote, CE: meta, Data: first,
@@ -130,7 +140,28 @@ func (r *Received) Events() ([]*carillon.Event, error) {
 	return events, nil
 }
 
-// ParseReceived reads an entry of TypeReceived. Body is the entry's.
+// packFrom is how large a body is, in bytes, that is worth packing: what is stored is
+// flushed, and read again, several times.
+const packFrom = 512
+
+// Whole makes Body, which is all that is stored of it, the body as it came.
+func (r *Received) Whole() error {
+	if !r.Meta.Packed {
+		return nil
+	}
+	n, err := s2.DecodedLen(r.Body)
+	if err != nil || int64(n) != r.Meta.Size || n > MaxBody {
+		return errors.New("intake: a packed body that is damaged")
+	}
+	if r.Body, err = s2.Decode(nil, r.Body); err != nil {
+		return fmt.Errorf("intake: a packed body that is damaged: %w", err)
+	}
+	r.Meta.Packed = false
+	return nil
+}
+
+// ParseReceived reads an entry of TypeReceived. Body is the entry's: with those of the
+// parts that follow it is what Whole takes.
 func ParseReceived(e *carillon.Event) (*Received, error) {
 	r := &Received{Source: e.Source, Delivery: e.Delivery, Remote: e.From, At: e.Time, Body: e.Data}
 	if err := json.Unmarshal(e.CE, &r.Meta); err != nil {

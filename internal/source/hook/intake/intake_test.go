@@ -248,3 +248,70 @@ func FuzzWhatIsReadCanBeWrittenAndReadAgain(f *testing.F) {
 		}
 	})
 }
+
+// A body that packs well is stored packed, and comes back as it was; one that does not,
+// or is small, is stored as it is.
+func TestABodyIsStoredPackedWhereThatIsSmaller(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body   []byte
+		packed bool
+	}{
+		"JSON":           {bytes.Repeat([]byte(`{"action":"opened","number":1},`), 300), true},
+		"many parts":     {bytes.Repeat([]byte("0123456789abcdef"), intake.MaxBody/16), true},
+		"what is random": {random(5000), false},
+		"a small one":    {bytes.Repeat([]byte("a"), 100), false},
+		"none":           {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			events, err := received(bytes.Clone(tc.body)).Events()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := intake.ParseReceived(events[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Meta.Packed != tc.packed || got.Meta.Size != int64(len(tc.body)) {
+				t.Errorf("packed %v, %d bytes; want %v, %d", got.Meta.Packed, got.Meta.Size, tc.packed, len(tc.body))
+			}
+			for _, part := range events[1:] {
+				got.Body = append(bytes.Clone(got.Body), part.Data...)
+			}
+			if err := got.Whole(); err != nil || !bytes.Equal(got.Body, tc.body) {
+				t.Errorf("it came back as %d bytes: %v", len(got.Body), err)
+			}
+		})
+	}
+}
+
+func TestAPackedBodyThatIsDamagedIsAnError(t *testing.T) {
+	body := bytes.Repeat([]byte("0123456789abcdef"), 100)
+	stored := func() *intake.Received {
+		events, err := received(body).Events()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := intake.ParseReceived(events[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body = bytes.Clone(r.Body)
+		return r
+	}
+	for name, damage := range map[string]func(*intake.Received){
+		"cut":             func(r *intake.Received) { r.Body = r.Body[:len(r.Body)-3] },
+		"empty":           func(r *intake.Received) { r.Body = nil },
+		"of another size": func(r *intake.Received) { r.Meta.Size++ },
+		"said to be very large": func(r *intake.Received) {
+			r.Body = append([]byte{0xff, 0xff, 0xff, 0xff, 0x0f}, r.Body...)
+			r.Meta.Size = 1<<32 - 1
+		},
+		"no packed one": func(r *intake.Received) { r.Body = []byte("plain text, not packed") },
+	} {
+		r := stored()
+		damage(r)
+		if err := r.Whole(); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}

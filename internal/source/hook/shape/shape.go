@@ -33,6 +33,7 @@ var ErrDepth = errors.New("shape: the value is nested too deep")
 type Shape struct {
 	root *node
 	all  bool // there is no list of what to pick
+	same bool // it changes nothing
 }
 
 // node is what is said about one path and those below it.
@@ -48,7 +49,7 @@ type node struct {
 // New makes a shape: what is picked (nothing named: everything), less what is
 // dropped, with the names that rename gives, path to name.
 func New(pick, drop []string, rename map[string]string) (*Shape, error) {
-	s := &Shape{root: &node{}, all: len(pick) == 0}
+	s := &Shape{root: &node{}, all: len(pick) == 0, same: len(pick)+len(drop)+len(rename) == 0}
 	if n := max(len(pick), len(drop), len(rename)); n > MaxPaths {
 		return nil, fmt.Errorf("shape: %d paths in a list; at most %d", n, MaxPaths)
 	}
@@ -123,7 +124,7 @@ func split(path string) ([]string, error) {
 // outside strings, and stays as it is; so does the order of what is left. A field
 // that takes the name of another one takes its place.
 func (s *Shape) Apply(js []byte) ([]byte, error) {
-	if s == nil || s.root == nil {
+	if s == nil || s.root == nil || s.same {
 		return js, nil
 	}
 	out, _, err := s.root.value(make([]byte, 0, len(js)), js, s.all, 0)

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/carillon-rt/carillon/internal/config"
+	"github.com/carillon-rt/carillon/internal/server"
 )
 
 // ConfigCmd is about configuration files.
@@ -31,7 +32,10 @@ type problemJSON struct {
 
 // Run prints "ok", or every problem, and then it returns an error.
 func (c *ConfigCheckCmd) Run(std *IO) error {
-	_, err := config.Load(c.File, os.Environ())
+	cfg, err := config.Load(c.File, os.Environ())
+	if err == nil {
+		err = server.Check(cfg)
+	}
 	var bad *config.Error
 	if err != nil && !errors.As(err, &bad) {
 		return err

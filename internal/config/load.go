@@ -55,6 +55,15 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// Wrong is the error about these problems, which somebody found who knows more of a
+// setting than this package does; nil if there are none.
+func (c *Config) Wrong(problems []Problem) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	return &Error{File: c.file, Problems: problems}
+}
+
 // Load reads the file at path, then the environment (as os.Environ gives it),
 // over the defaults, and checks the result. Without a path there is no file.
 //

@@ -39,37 +39,60 @@ type hooks struct {
 	ended  sync.WaitGroup
 }
 
-// configuredSources are the sources of the settings.
+// configuredSources are the sources of the settings. The error is a *config.Error.
 func configuredSources(cfg *config.Config) ([]hook.Configured, error) {
 	var all []hook.Configured
+	var problems []config.Problem
+	names := map[string]bool{}
 	for i, o := range cfg.Orgs {
 		for j, s := range o.Sources {
-			text, err := s.Text()
+			d, err := definition(s)
+			one := hook.Configured{Org: carillon.OrgID(o.ID), Definition: d}
 			if err == nil {
-				var d hook.Definition
-				if d, err = hook.ParseDefinition(text); err == nil {
-					all = append(all, hook.Configured{Org: carillon.OrgID(o.ID), Definition: d})
-				}
+				err = hook.CheckConfigured([]hook.Configured{one})
+			}
+			if name := o.ID + "/" + d.Name; err == nil && names[name] {
+				err = carillon.BadRequest("the organization has the source %q already", d.Name)
+			} else {
+				names[name] = true
 			}
 			if err != nil {
-				return nil, fmt.Errorf("server: orgs[%d].sources[%d], line %d: %w", i, j, s.Line(), err)
+				problems = append(problems, config.Problem{Path: fmt.Sprintf("orgs[%d].sources[%d]", i, j), Line: s.Line(), Message: message(err)})
+				continue
 			}
+			all = append(all, one)
 		}
 	}
-	return all, nil
+	return all, cfg.Wrong(problems)
 }
 
-// checkHooks says what is wrong with the settings of webhooks.
-func checkHooks(cfg *config.Config) error {
-	sources, err := configuredSources(cfg)
+func definition(s config.Source) (hook.Definition, error) {
+	text, err := s.Text()
 	if err != nil {
+		return hook.Definition{}, err
+	}
+	return hook.ParseDefinition(text)
+}
+
+// message is what an error says to who wrote the settings.
+func message(err error) string {
+	if e := carillon.AsError(err); e.Code != carillon.CodeInternal {
+		return e.Message
+	}
+	return err.Error()
+}
+
+// Check says what is wrong with settings that config.Load takes, as far as that is known
+// without starting anything. The error is a *config.Error where it is about one of them.
+func Check(cfg *config.Config) error {
+	if _, err := configuredSources(cfg); err != nil {
 		return err
 	}
-	if err := hook.CheckConfigured(sources); err != nil {
-		return fmt.Errorf("server: %w", err)
+	_, err := hookFiles(cfg)
+	if err != nil {
+		return cfg.Wrong([]config.Problem{{Path: "hooks.files", Message: err.Error()}})
 	}
-	_, err = hookFiles(cfg)
-	return err
+	return nil
 }
 
 // hookFiles reads the hooks files; nil: there are none.

@@ -143,7 +143,7 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	if _, err := newAuth(cfg, dir, auth.Config{}); err != nil {
 		return nil, err
 	}
-	if err := checkHooks(cfg); err != nil {
+	if err := Check(cfg); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"regexp"
 	"strings"
 	"time"
 
@@ -98,8 +99,7 @@ func ParseDefinition(text []byte) (Definition, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
 	if err := dec.Decode(&d); err != nil && !errors.Is(err, io.EOF) {
-		return Definition{}, carillon.BadRequest("the definition of a source is an object such as {kind: github, secrets: [\"…\"]}: %s",
-			strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\n", " "), "yaml: "))
+		return Definition{}, carillon.BadRequest("the definition of a source is an object such as {kind: github, secrets: [\"…\"]}: %s", inWords(err))
 	}
 	var err error
 	d.text, err = withoutSecrets(text)
@@ -283,6 +283,19 @@ func clip(s string) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:shown], "") + "…"
+}
+
+var (
+	unknownKey = regexp.MustCompile(`field (\S+) (?:not found in|already set in) type \S+`)
+	wrongType  = regexp.MustCompile(`cannot unmarshal !!(\S+)(?: .*)? into (\S+)`)
+)
+
+// inWords is an error of the YAML library for who wrote the definition.
+func inWords(err error) string {
+	text := strings.TrimPrefix(strings.Join(strings.Fields(err.Error()), " "), "yaml: ")
+	text = strings.TrimPrefix(text, "unmarshal errors: ")
+	text = unknownKey.ReplaceAllString(text, `there is no key $1, or it is there twice`)
+	return wrongType.ReplaceAllString(text, `what is there is no $2`)
 }
 
 // withoutSecrets is the text of a definition less where its secrets come from.

@@ -293,12 +293,12 @@ type BenchHooksCmd struct {
 
 	Senders     int           `default:"64" help:"Connections, with one delivery in flight each."`
 	Size        int           `default:"7000" help:"Bytes of a body, which looks like a push on GitHub."`
-	Rate        float64       `placeholder:"N" help:"Deliveries per second (default: whoever is answered sends the next)."`
-	Deliveries  int           `placeholder:"N" help:"Deliveries in all (default: as many as --duration gives)."`
+	Rate        float64       `placeholder:"N" help:"Deliveries per second (default: a closed loop)."`
+	Deliveries  int           `placeholder:"N" help:"Deliveries in all (default: those of --duration)."`
 	Subscribers int           `default:"1" help:"Subscribers to all that the source publishes."`
 	Warmup      time.Duration `default:"2s" help:"How long it runs before anything is measured."`
 	Duration    time.Duration `default:"10s" help:"How long it is measured."`
-	NoWait      bool          `help:"Do not wait until the ledger has caught up and the server's memory has settled."`
+	NoWait      bool          `help:"Do not wait for the ledger and for memory."`
 
 	Org        string `default:"demo" help:"Organization of a running server that they go to."`
 	Source     string `default:"gh" help:"Its source, of kind github, without a filter."`

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"modernc.org/sqlite" // registers itself as the driver "sqlite"
 )
@@ -185,6 +186,12 @@ func (w *writer) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 	return s, nil
 }
 
+// How long a connection that closes late is waited for.
+const (
+	closePoll  = 10 * time.Millisecond
+	closePolls = 300
+)
+
 // close closes the connections. Clean: what was written is on the disk
 // afterwards, and known to be.
 func (db *database) close(clean bool) error {
@@ -203,7 +210,14 @@ func (db *database) close(clean bool) error {
 	if !clean || err != nil || db.path == "" {
 		return err
 	}
-	// The last one to close moves the write-ahead log to the file, and deletes it.
+	// The last one to close moves the write-ahead log to the file, and deletes it. A
+	// connection whose query was canceled closes a moment after its database.
+	for range closePolls {
+		if _, err := os.Stat(db.path + "-wal"); err != nil {
+			break
+		}
+		<-time.After(closePoll)
+	}
 	if _, err := os.Stat(db.path + "-wal"); err == nil {
 		return errors.New("somebody else has the file open")
 	}

@@ -76,10 +76,12 @@ func natsConn(t testing.TB, url string) (*nats.Conn, natsjs.JetStream) {
 }
 
 func TestContractOnAnExternalServer(t *testing.T) {
+	t.Parallel() // it mostly waits
 	enginetest.Run(t, openRelaxed)
 }
 
 func TestContractOfTheIntakeOnAnExternalServer(t *testing.T) {
+	t.Parallel() // it mostly waits
 	enginetest.RunIntake(t, openRelaxed)
 }
 
@@ -90,6 +92,7 @@ func openRelaxed(t *testing.T) engine.Engine {
 }
 
 func TestContractOfRestartsOnAnExternalServer(t *testing.T) {
+	t.Parallel() // it mostly waits
 	enginetest.RunRestart(t, func(t *testing.T) (engine.Engine, func() engine.Engine) {
 		e, s := external(t, jetstream.Config{Partitions: 2})
 		return e, func() engine.Engine {
@@ -99,6 +102,7 @@ func TestContractOfRestartsOnAnExternalServer(t *testing.T) {
 }
 
 func TestContractOfBudgetsOnAnExternalServer(t *testing.T) {
+	t.Parallel() // it mostly waits
 	enginetest.RunBudget(t, func(t *testing.T, budget func(carillon.OrgID) engine.Budget) engine.Engine {
 		e, _ := external(t, jetstream.Config{OrgBudget: budget})
 		return e

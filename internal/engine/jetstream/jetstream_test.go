@@ -53,6 +53,7 @@ func TestContractRelaxed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the strict engine has run the same")
 	}
+	t.Parallel() // beside those that mostly wait
 	relaxed := func(t *testing.T) engine.Engine { return open(t, jetstream.Config{Durability: jetstream.Relaxed}) }
 	enginetest.Run(t, relaxed)
 	t.Run("Intake", func(t *testing.T) { enginetest.RunIntake(t, relaxed) })

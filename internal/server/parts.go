@@ -39,18 +39,22 @@ func openEngine(ctx context.Context, cfg *config.Config, orgs *org.Directory, lo
 	if !cfg.Chose("engine.retention.bytes") && e.Retention.Bytes == config.Default().Engine.Retention.Bytes {
 		bytes = 0 // nobody chose it: it may be less where there is less room
 	}
+	intake := int64(cfg.Hooks.Retention.Bytes)
+	if !cfg.Chose("hooks.retention.bytes") && cfg.Hooks.Retention.Bytes == config.Default().Hooks.Retention.Bytes {
+		intake = 0 // as above
+	}
 	if e.Kind == config.KindMemory {
 		return memory.New(memory.Config{
 			Partitions: e.Partitions, Retention: e.Retention.Age.D(), MaxPerOrg: int(min(perOrg, math.MaxInt)),
 			OrgBudget: orgs.Budget, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(), SignalBuffer: cfg.Limits.EphemeralBuffer,
-			IntakeRetention: cfg.Hooks.Retention.Age.D(), IntakeMaxBytes: int64(cfg.Hooks.Retention.Bytes), IntakeBudget: intakeBudget(cfg),
+			IntakeRetention: cfg.Hooks.Retention.Age.D(), IntakeMaxBytes: intake, IntakeBudget: intakeBudget(cfg),
 		}), nil
 	}
 	c := jetstream.Config{
 		Dir: cfg.Data, Durability: jetstream.Durability(e.Durability), Partitions: e.Partitions, Prefix: e.NATS.Prefix,
 		Retention: e.Retention.Age.D(), MaxPerOrg: perOrg, OrgBudget: orgs.Budget, MaxBytes: bytes, DedupeWindow: e.DedupeWindow.D(),
 		SignalBuffer: cfg.Limits.EphemeralBuffer, Logger: log,
-		IntakeRetention: cfg.Hooks.Retention.Age.D(), IntakeMaxBytes: int64(cfg.Hooks.Retention.Bytes), IntakeBudget: intakeBudget(cfg),
+		IntakeRetention: cfg.Hooks.Retention.Age.D(), IntakeMaxBytes: intake, IntakeBudget: intakeBudget(cfg),
 	}
 	if c.NATS = natsOf(cfg); c.NATS != nil {
 		log.Info("server: connecting to the log", "nats", c.NATS.URL)

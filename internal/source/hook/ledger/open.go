@@ -61,6 +61,15 @@ var (
 
 // create connects to a database, which gets its schema if it is empty.
 func create(ctx context.Context, path string) (*database, error) {
+	if path != "" { // SQLite would let everybody read it; what lies beside it has its mode
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	db, err := connect(ctx, path)
 	if err != nil {
 		return nil, err

@@ -82,6 +82,9 @@ func (p *Processor) filled(ctx context.Context, partition int) bool {
 		p.mu.Lock()
 		room, after, times := p.Waiting-len(p.jobs), p.waits.after, p.waits.times
 		done := !p.waits.any || !p.leader.Load() || p.closed || room <= 0
+		if p.waits.any && room <= 0 {
+			p.full.Add("hook_deliveries_in_memory")
+		}
 		p.mu.Unlock()
 		if done {
 			return true

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -57,10 +58,5 @@ func aliased(n *yaml.Node) bool {
 	if n.Kind == yaml.AliasNode {
 		return true
 	}
-	for _, part := range n.Content {
-		if aliased(part) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.Content, aliased)
 }

@@ -105,7 +105,8 @@ func (p *Processor) process(ctx context.Context, j *job, note **intake.Note) err
 				return err
 			}
 		}
-		*note = j.published
+		copied := *j.published // each attempt adds to its own
+		*note = &copied
 	}
 	return p.act(ctx, src, request, *note)
 }

@@ -15,11 +15,3 @@ func (b *budget) take(n int64) bool {
 }
 
 func (b *budget) give(n int64) { b.left.Add(n) }
-
-// hold is what one has taken.
-type hold struct{ bytes int64 }
-
-func (h *hold) add(n int64) bool {
-	h.bytes += n
-	return true
-}

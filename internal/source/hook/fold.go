@@ -62,6 +62,7 @@ func (f *fold) follow(ctx context.Context) error {
 	tail, cancel := context.WithCancel(ctx)
 	defer cancel()
 	f.mu.Lock()
+	f.giveBack(f.queue) // what could not be folded comes again
 	f.queue, f.full, f.stop = nil, false, cancel
 	f.mu.Unlock()
 	ended := make(chan error, 1)
@@ -203,6 +204,7 @@ func (f *fold) judge(ctx context.Context, e *carillon.Entry, v ledger.Verdict) {
 	}
 }
 
+// giveBack releases what entries hold of the budget.
 func (f *fold) giveBack(batch []*carillon.Entry) {
 	for _, e := range batch {
 		if e.Type == intake.TypeReceived {

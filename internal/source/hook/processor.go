@@ -199,7 +199,7 @@ func (p *Processor) start(j *job, due time.Time) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		j.timer = nil
-		if !p.closed {
+		if !p.closed && p.jobs[j.id] == j { // it may have been forgotten meanwhile
 			p.ready.push(j)
 			p.idle.Signal()
 		}
@@ -289,6 +289,9 @@ func (p *Processor) note(ctx context.Context, j *job, t carillon.Type, n *intake
 	ev, err := n.Entry(t, p.Now(), j.Source)
 	if err != nil {
 		p.Logger.Error("hook: what became of a delivery cannot be noted", "org", j.Org, "source", j.Source, "err", err)
+		if t != intake.TypeFailed {
+			p.end(j)
+		}
 		return
 	}
 	key := "n\x00" + strconv.FormatUint(j.Pos.Seq, 10) + "\x00" + strconv.Itoa(j.Again) + "\x00" + strconv.Itoa(n.Attempts) + "\x00" + string(t)

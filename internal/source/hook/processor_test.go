@@ -144,6 +144,19 @@ func TestWhatFailsIsTriedAgainAndThenADeadLetter(t *testing.T) {
 	}
 }
 
+// What an attempt said before it failed is not said again by the next one.
+func TestWhatActionsSaidIsOfTheAttemptThatDidIt(t *testing.T) {
+	said, fails := newTarget(t), newTarget(t)
+	said.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("here")) })
+	fails.fail.Store(1)
+	r := newRig(t, nil, fmt.Sprintf("{name: gh, kind: github, actions: [{forward: %q}, {forward: %q}]}", said.URL, fails.URL))
+	r.deliver("gh", "1", "push", opened)
+	eventually(t, "it is done", func() bool { return len(r.deliveries(ledger.Published)) == 1 })
+	if d := r.deliveries()[0]; d.Attempts != 2 || strings.Count(d.Text, "here") != 1 {
+		t.Errorf("%d attempts, and it says %q; want 2 and one answer", d.Attempts, d.Text)
+	}
+}
+
 func TestAProvidersRedeliveryRunsADeadLetterAgain(t *testing.T) {
 	x := newTarget(t)
 	x.fail.Store(1)

@@ -142,9 +142,15 @@ func (q *request) tooLarge() error {
 func (r *Receiver) read(w http.ResponseWriter, q *request) (release func(), err error) {
 	deadline := http.NewResponseController(w)
 	_ = deadline.SetReadDeadline(time.Now().Add(r.BodyTimeout)) // not every writer can
-	var hold hold
-	release = func() { r.bodies.give(hold.bytes) }
-	take := func(n int64) bool { return r.bodies.take(n) && hold.add(n) }
+	var held int64
+	release = func() { r.bodies.give(held) }
+	take := func(n int64) bool {
+		if !r.bodies.take(n) {
+			return false
+		}
+		held += n
+		return true
+	}
 	busy := func() error {
 		return q.because("busy", carillon.Unavailable(busyRetry, nil, "more webhooks are being received than this server takes; send it again later").Over("hook_bytes_in_flight"))
 	}

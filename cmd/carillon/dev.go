@@ -19,6 +19,7 @@ import (
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/auth"
 	"github.com/carillon-rt/carillon/internal/config"
+	"github.com/carillon-rt/carillon/internal/durable"
 	"github.com/carillon-rt/carillon/internal/org"
 	"github.com/carillon-rt/carillon/internal/server"
 )
@@ -150,7 +151,7 @@ func devSecrets(dir string) (s secrets, err error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return s, err
 	}
-	return s, writeFile(path, append(text, '\n'))
+	return s, durable.WriteFile(path, append(text, '\n'))
 }
 
 // newSecret is a text that nobody can guess.
@@ -158,23 +159,6 @@ func newSecret() string {
 	var b [36]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
-// writeFile writes a file that others on this machine cannot read, whole or not
-// at all.
-func writeFile(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }
 
 // devValues are what dev tells.
@@ -195,7 +179,7 @@ func (v devValues) writeEnv(path string) error {
 	} {
 		fmt.Fprintf(&b, "%s=%s\n", kv[0], kv[1])
 	}
-	return writeFile(path, b.Bytes())
+	return durable.WriteFile(path, b.Bytes())
 }
 
 // WebSocketURL is the public port's, for clients that want to be told.

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+
+	"github.com/carillon-rt/carillon/internal/durable"
 )
 
 // listenKey says whose progress it is.
@@ -72,7 +74,7 @@ func (s *listenState) keep(cursor string) error {
 	next.Cursor = cursor
 	text, err := json.Marshal(next)
 	if err == nil {
-		err = writeFile(s.path, append(text, '\n'))
+		err = durable.WriteFile(s.path, append(text, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("how far listening got cannot be kept: %w", err)

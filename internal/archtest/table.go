@@ -51,6 +51,11 @@ var Table = []Rule{
 		Why:     "plain counters with names, which stages keep",
 	},
 	{
+		Package: "internal/durable",
+		StdOnly: true,
+		Why:     "files, for whoever keeps one that a power cut must not take",
+	},
+	{
 		Package: "internal/telemetry",
 		Why:     "stages keep plain counters, and telemetry reads them through functions it is handed",
 	},
@@ -180,7 +185,7 @@ var Table = []Rule{
 	},
 	{
 		Package: "internal/source/hook/ledger",
-		May:     []string{"internal/source/hook/intake"},
+		May:     []string{"internal/durable", "internal/source/hook/intake"},
 		Why:     "a projection of entries it is handed; it knows no engine and asks nobody",
 	},
 	{
@@ -189,7 +194,7 @@ var Table = []Rule{
 	},
 	{
 		Package: "internal/source/hook",
-		May:     []string{"internal/engine", "internal/limit", "internal/listen", "internal/match", "internal/wire", "internal/source/hook/*"},
+		May:     []string{"internal/durable", "internal/engine", "internal/limit", "internal/listen", "internal/match", "internal/wire", "internal/source/hook/*"},
 		Why:     "webhooks into the intake, and from there to whoever publishes, whom it is handed",
 	},
 	{
@@ -206,7 +211,7 @@ var Table = []Rule{
 	},
 	{
 		Package: "cmd/carillon",
-		May:     []string{"internal/config", "internal/auth", "internal/org", "internal/listen", "internal/server", "internal/bench", "internal/source/hook", "internal/source/hook/action", "internal/source/hook/provider", "clients/go"},
+		May:     []string{"internal/config", "internal/durable", "internal/auth", "internal/org", "internal/listen", "internal/server", "internal/bench", "internal/source/hook", "internal/source/hook/action", "internal/source/hook/provider", "clients/go"},
 		Why:     "flags and output; what it does as a client it does with the client everybody has",
 	},
 	{

@@ -17,6 +17,7 @@ import (
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/config"
+	"github.com/carillon-rt/carillon/internal/durable"
 	"github.com/carillon-rt/carillon/internal/org"
 	"github.com/carillon-rt/carillon/internal/safenet"
 	"github.com/carillon-rt/carillon/internal/source/hook"
@@ -137,7 +138,7 @@ func hookKeys(cfg *config.Config) (string, error) {
 	text, err := os.ReadFile(path)
 	if own && errors.Is(err, fs.ErrNotExist) {
 		text = []byte(hook.NewKeyFile())
-		err = os.WriteFile(path, text, 0o600)
+		err = durable.WriteFile(path, text)
 	}
 	if err != nil {
 		return "", fmt.Errorf("server: the key that secrets of webhooks are encrypted with: %w", err)

@@ -1,7 +1,6 @@
 package hook
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/durable"
 	"github.com/carillon-rt/carillon/internal/source/hook/intake"
 )
 
@@ -75,7 +75,7 @@ func (s *spool) poke() {
 }
 
 // put writes a delivery; with a nil error it survives the machine's power.
-func (s *spool) put(org carillon.OrgID, received *intake.Received) (err error) {
+func (s *spool) put(org carillon.OrgID, received *intake.Received) error {
 	kept := *received
 	kept.Meta.Spooled = true
 	text, err := json.Marshal(spooled{org, &kept})
@@ -86,37 +86,15 @@ func (s *spool) put(org carillon.OrgID, received *intake.Received) (err error) {
 		s.bytes.Add(-size)
 		return errSpoolFull
 	}
-	defer func() {
-		if err != nil {
-			s.bytes.Add(-int64(len(text)))
-		}
-	}()
-	f, err := os.CreateTemp(s.dir, ".new-*") // mode 0600
-	if err != nil {
+	path := filepath.Join(s.dir, fmt.Sprintf("%020d%s", s.names.Add(1), spoolSuffix))
+	if err := durable.WriteFile(path, text); err != nil {
+		_ = os.Remove(path) // it may be there, and nobody is told so
+		s.bytes.Add(-int64(len(text)))
 		return fmt.Errorf("hook: %w", err)
-	}
-	_, err = f.Write(text)
-	err = cmp.Or(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(s.dir, fmt.Sprintf("%020d%s", s.names.Add(1), spoolSuffix)))
-	}
-	if err == nil {
-		err = syncDir(s.dir)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("hook: %w", err), os.Remove(f.Name()))
 	}
 	s.files.Add(1)
 	s.poke()
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return cmp.Or(d.Sync(), d.Close())
 }
 
 // run hands what is in the spool to store, the oldest first, until ctx ends.

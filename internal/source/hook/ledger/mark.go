@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/carillon-rt/carillon/internal/durable"
 )
 
 // While a ledger is open, a file beside it says since which start of the machine.
@@ -45,7 +47,7 @@ func mark(path string) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return syncFolder(path)
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 func unmark(path string) error {
@@ -56,24 +58,13 @@ func unmark(path string) error {
 	if err = errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err = syncFolder(path); err != nil {
+	if err = durable.SyncDir(filepath.Dir(path)); err != nil {
 		return err
 	}
 	return os.Remove(marker(path))
 }
 
 func marker(path string) string { return path + ".open" }
-
-// syncFolder makes the names in the file's folder durable, where folders can be
-// opened for that.
-func syncFolder(path string) error {
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	_ = dir.Sync() // not every system has it
-	return dir.Close()
-}
 
 // boot names this start of the machine, or is "" where the system has no name for
 // it.

@@ -162,7 +162,7 @@ func Load(ctx context.Context, log engine.Log, seq uint64) (received *intake.Rec
 		return nil, &awayError{err: err}
 	case received.Meta.Parts == 0:
 		return whole(received)
-	case received.Meta.Parts > most:
+	case received.Meta.Parts < 0, received.Meta.Parts > most:
 		return nil, permanent("the delivery says that it has %d parts", received.Meta.Parts)
 	}
 	body := make([]byte, 0, (received.Meta.Parts+1)*intake.Part)

@@ -105,22 +105,24 @@ type Note struct {
 	By string `json:"by,omitempty"` // who asked for it: a user, or the id of an API key
 }
 
-// Events are the entries of a delivery, to be appended as one batch.
+// Events are the entries of a delivery, whose Body is whole, to be appended as one
+// batch. They say of its size, its parts and its packing what is so.
 func (r *Received) Events() ([]*carillon.Event, error) {
 	if len(r.Body) > MaxBody {
 		return nil, fmt.Errorf("intake: a body of %d bytes; at most %d", len(r.Body), MaxBody)
 	}
-	r.Meta.Size, r.Meta.Parts, r.Meta.Packed = int64(len(r.Body)), 0, false
+	meta := r.Meta
+	meta.Size, meta.Parts, meta.Packed = int64(len(r.Body)), 0, false
 	stored := r.Body
 	if len(stored) >= packFrom {
 		if packed := s2.Encode(nil, stored); len(packed) < len(stored)-len(stored)/8 {
-			stored, r.Meta.Packed = packed, true
+			stored, meta.Packed = packed, true
 		}
 	}
 	if len(stored) > Part {
-		r.Meta.Parts = (len(stored) - 1) / Part
+		meta.Parts = (len(stored) - 1) / Part
 	}
-	meta, err := json.Marshal(&r.Meta)
+	ce, err := json.Marshal(&meta)
 	if err != nil {
 		return nil, fmt.Errorf("intake: %w", err)
 	}
@@ -130,7 +132,7 @@ func (r *Received) Events() ([]*carillon.Event, error) {
 		first, rest = stored[:Part], stored[Part:]
 	}
 	events := []*carillon.Event{{
-		Type: TypeReceived, Time: at, Source: r.Source, Delivery: r.Delivery, From: r.Remote, CE: meta, Data: first,
+		Type: TypeReceived, Time: at, Source: r.Source, Delivery: r.Delivery, From: r.Remote, CE: ce, Data: first,
 	}}
 	for len(rest) > 0 {
 		n := min(len(rest), Part)

@@ -72,6 +72,7 @@ type Config struct {
 	// are processed meanwhile. Nil: never.
 	Busy    func() bool
 	Waiting int // deliveries in memory that wait to be processed; others wait in the ledger
+	Backlog int // entries in memory that wait for the ledger; beyond, the intake is read again later
 
 	Lease bool // several nodes share the log: one of them processes
 
@@ -91,6 +92,7 @@ const (
 	DefaultSpoolBytes    = 1 << 30
 	DefaultWorkers       = 64
 	DefaultWaiting       = 10_000
+	DefaultBacklog       = 20_000
 
 	maxBody = 25 << 20
 
@@ -110,6 +112,7 @@ func (c *Config) defaults() {
 	or(&c.SpoolBytes, DefaultSpoolBytes)
 	or(&c.Workers, DefaultWorkers)
 	or(&c.Waiting, DefaultWaiting)
+	or(&c.Backlog, DefaultBacklog)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

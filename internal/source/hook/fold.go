@@ -13,11 +13,10 @@ import (
 )
 
 const (
-	foldBatch   = 256      // entries in one transaction of the ledger
-	foldBacklog = 20_000   // entries that wait for the ledger; beyond, the tail is opened again later
-	foldBytes   = 16 << 20 // of bodies that are kept in memory until they are processed; others are read again
-	foldRetry   = time.Second
-	pruneEvery  = 10 * time.Minute
+	foldBatch  = 256      // entries in one transaction of the ledger
+	foldBytes  = 16 << 20 // of bodies that are kept in memory until they are processed; others are read again
+	foldRetry  = time.Second
+	pruneEvery = 10 * time.Minute
 )
 
 // fold keeps the ledger as one partition of the intake is.
@@ -139,7 +138,7 @@ func (f *fold) take(e *carillon.Entry) {
 	}
 	f.queue = append(f.queue, e)
 	f.queued.Store(int64(len(f.queue)))
-	if len(f.queue) >= foldBacklog {
+	if len(f.queue) >= f.Backlog {
 		f.full = true
 		f.stop()
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -107,7 +108,8 @@ func (x *target) requests() []string {
 func TestWhatFailsIsTriedAgainAndThenADeadLetter(t *testing.T) {
 	x := newTarget(t)
 	x.fail.Store(1 << 30)
-	r := newRig(t, nil, fmt.Sprintf("{name: gh, kind: github, tries: 2, order_by: key, actions: [{forward: %q, pass: [X-GitHub-Delivery]}]}", x.URL))
+	// The log knows no keys: what was published is not published again all the same.
+	r := newRigOn(t, memory.New(memory.Config{DedupeWindow: time.Nanosecond}), nil, fmt.Sprintf("{name: gh, kind: github, tries: 2, order_by: key, actions: [{forward: %q, pass: [X-GitHub-Delivery]}]}", x.URL))
 	r.deliver("gh", "1", "push", `{"key":"k","n":1}`)
 	r.deliver("gh", "2", "push", `{"key":"k","n":2}`) // waits for the first one
 	r.deliver("gh", "3", "push", `{"key":"other"}`)   // does not
@@ -194,27 +196,8 @@ func TestOrderIsKeptWhereASourceNamesAKey(t *testing.T) {
 func TestWhatWasStoredIsPublishedOnceAfterARestart(t *testing.T) {
 	r := newRig(t, nil, github)
 	r.stop()
-	store := func(id string) carillon.Position {
-		t.Helper()
-		received := &intake.Received{
-			Source: "gh", Delivery: id, Remote: "192.0.2.1:1", At: time.Now(), Body: []byte(opened),
-			Meta: intake.Meta{Provider: "github", Event: "push", Digest: "x", Header: http.Header{"X-Github-Event": {"push"}, "X-Github-Delivery": {id}, "Content-Type": {"application/json"}}},
-		}
-		events, err := received.Events()
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan []carillon.Receipt, 1)
-		r.engine.Intake(acme).Append([]engine.Append{{Event: events[0]}}, func(receipts []carillon.Receipt, err error) {
-			if err != nil {
-				t.Error(err)
-			}
-			done <- receipts
-		})
-		return (<-done)[0].Pos
-	}
-	store("1")
-	pos := store("2") // this one was published, and the process ended before it was noted
+	r.store("1")
+	pos := r.store("2") // this one was published, and the process ended before it was noted
 	published := make(chan error, 1)
 	r.gate.SubmitFrom(acme, "gh", "2", carillon.Draft{
 		Type: "gh.push.opened", Data: []byte(opened), ID: fmt.Sprintf("%d.%x.0", pos.Seq, pos.Check),
@@ -300,7 +283,8 @@ func TestADeliveryThatWasPublishedIsPublishedAgainWhenSomebodyWantsIt(t *testing
 }
 
 func TestOneOfSeveralNodesProcesses(t *testing.T) {
-	r := newRig(t, func(c *hook.Config) { c.Lease = true }, github)
+	x := newTarget(t)
+	r := newRig(t, func(c *hook.Config) { c.Lease = true }, fmt.Sprintf("{name: gh, kind: github, actions: [{forward: %q, pass: [X-GitHub-Delivery]}]}", x.URL))
 	eventually(t, "the first one leads", func() bool { return r.processor.Stats().Leader })
 	second, err := ledger.Open(t.Context(), ledger.Config{})
 	if err != nil {
@@ -329,21 +313,148 @@ func TestOneOfSeveralNodesProcesses(t *testing.T) {
 	for i := 20; i < 40; i++ {
 		r.deliver("gh", fmt.Sprint(i), "push", opened)
 	}
+	eventually(t, "the other one has done them", func() bool { return len(x.requests()) >= 40 })
 	r.published(40)
+	if n := len(x.requests()); n != 40 {
+		t.Errorf("the action ran %d times; want once for each of 40", n)
+	}
 }
 
-// What is received waits while more comes in, and not without end.
+// A node that has lost its lease leaves what waits to the one that has it.
+func TestANodeThatLostItsLeaseForgetsWhatWaits(t *testing.T) {
+	x := newTarget(t)
+	x.fail.Store(1 << 30)
+	r := newRig(t, func(c *hook.Config) { c.Lease = true }, fmt.Sprintf("{name: gh, kind: github, order_by: key, actions: [{forward: %q, pass: [X-GitHub-Delivery]}]}", x.URL))
+	for i := range 5 {
+		r.deliver("gh", fmt.Sprint(i), "push", `{"key":"k"}`)
+	}
+	eventually(t, "one was tried, and all wait", func() bool { return len(x.requests()) > 0 && r.processor.Stats().Waiting == 5 })
+	if err := r.engine.KV().Put(t.Context(), "hook.lease", []byte("somebody else")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has forgotten them", func() bool { s := r.processor.Stats(); return !s.Leader && s.Waiting == 0 })
+	tried := len(x.requests())
+	if page, _, err := r.ledger.List(t.Context(), acme, ledger.Query{States: []ledger.State{ledger.Pending}, Limit: 10}); err != nil || len(page) != 5 {
+		t.Errorf("%d wait in the ledger, %v; want 5", len(page), err)
+	}
+	x.fail.Store(0)
+	if err := r.engine.KV().Delete(t.Context(), "hook.lease", 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has the lease again, and has done all", func() bool { return len(x.requests()) >= tried+5 })
+	r.published(5)
+	if got := x.requests(); len(got) != tried+5 {
+		t.Errorf("%q were done; want each once after %d attempts", got, tried)
+	}
+}
+
+// The intake is not the one the ledger was made from: its tail was lost and written
+// again, or all of it.
+func TestALedgerOfAnotherIntakeIsMadeAgain(t *testing.T) {
+	for name, lose := range map[string]func(e *memory.Engine){
+		"a tail": func(e *memory.Engine) { e.Truncate(e.Partitions(), 1) },
+		"all":    func(e *memory.Engine) { e.Recreate(e.Partitions()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			kept := filepath.Join(t.TempDir(), "hooks.db") // outlives the rig
+			r := newRig(t, nil, github)
+			r.stop()
+			r.kept = kept
+			r.start()
+			for i := range 5 {
+				r.deliver("gh", fmt.Sprint("lost-", i), "push", opened)
+			}
+			r.published(5)
+			r.stop()
+			lose(r.engine)
+			for i := range 20 { // beyond where the ledger stands
+				r.store(fmt.Sprint("new-", i))
+			}
+			r.start()
+			eventually(t, "all that is in the intake is done", func() bool {
+				n := 0
+				for _, e := range r.events() {
+					if strings.HasPrefix(e.Delivery, "new-") {
+						n++
+					}
+				}
+				return n == 20
+			})
+			r.settled()
+		})
+	}
+}
+
+// What waits for the ledger is bounded: the tail stops, and goes on.
+func TestAnIntakeThatIsLongIsFoldedInPieces(t *testing.T) {
+	const n, backlog = 10_000, 200
+	r := newRig(t, func(c *hook.Config) { c.Backlog = backlog }, github)
+	r.stop()
+	var batch []engine.Append
+	refused, err := (&intake.Refused{Source: "gh", At: time.Now(), Provider: "github", Status: 401, Reason: "signature"}).Entry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 500 {
+		batch = append(batch, engine.Append{Event: refused})
+	}
+	for range n / len(batch) {
+		r.append(batch)
+	}
+	r.start()
+	most := uint64(0)
+	eventually(t, "all of it is folded", func() bool {
+		most = max(most, r.processor.Stats().Lag)
+		_, at, err := r.ledger.Cursor(t.Context(), r.engine.Partitions())
+		return err == nil && at.Seq == n
+	})
+	if most > backlog {
+		t.Errorf("%d entries waited for the ledger; at most %d may", most, backlog)
+	}
+}
+
+func TestAnOrganizationThatIsDisabledGetsNoEvents(t *testing.T) {
+	var disabled atomic.Bool
+	r := newRig(t, func(c *hook.Config) {
+		usable := c.Usable
+		c.Usable = func(id carillon.OrgID) bool { return !disabled.Load() && usable(id) }
+	}, github)
+	r.stop()
+	r.store("1")
+	disabled.Store(true)
+	r.start()
+	eventually(t, "it is a dead letter", func() bool { return len(r.deliveries(ledger.Dead)) == 1 })
+	r.published(0)
+	if d := r.deliveries()[0]; !strings.Contains(d.Error, "disabled") {
+		t.Errorf("it says %q", d.Error)
+	}
+}
+
+// One that cannot be done yet keeps only those of its own key waiting.
+func TestDeliveriesWithoutAKeyDoNotWaitForEachOther(t *testing.T) {
+	x := newTarget(t)
+	x.fail.Store(1)
+	r := newRig(t, func(c *hook.Config) { c.Workers = 1 }, fmt.Sprintf("{name: gh, kind: github, actions: [{forward: %q, pass: [X-GitHub-Delivery]}]}", x.URL))
+	for i := range 5 {
+		r.deliver("gh", fmt.Sprint(i), "push", opened)
+	}
+	r.published(5)
+	if got, want := x.requests(), []string{"0", "1", "2", "3", "4", "0"}; !slices.Equal(got, want) {
+		t.Errorf("done in the order %q; want %q", got, want)
+	}
+}
+
+// What is received waits while more comes in, and not without end: of ten looks at
+// whether more comes in, one lets it be processed.
 func TestWhileMuchIsReceivedProcessingWaitsAndGoesOn(t *testing.T) {
-	var busy atomic.Bool
-	r := newRig(t, func(c *hook.Config) { c.Busy = busy.Load }, github)
-	busy.Store(true)
-	for i := range 40 {
-		r.deliver("gh", fmt.Sprint("busy-", i), "push", `{}`)
+	var looks atomic.Int64
+	r := newRig(t, func(c *hook.Config) { c.Busy = func() bool { looks.Add(1); return true } }, github)
+	eventually(t, "processing is held", func() bool { return looks.Load()%10 == 2 })
+	before := looks.Load()
+	r.deliver("gh", "1", "push", opened)
+	eventually(t, "it is published", func() bool { return len(r.events()) == 1 })
+	if after := looks.Load(); after < before+8 {
+		t.Errorf("it was published after %d of 8 looks; want it held until then", after-before)
 	}
-	r.published(40)
-	busy.Store(false)
-	for i := range 40 {
-		r.deliver("gh", fmt.Sprint("quiet-", i), "push", `{}`)
-	}
-	r.published(80)
+	r.published(1)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -231,7 +232,8 @@ func TestBodiesInHandHaveALimit(t *testing.T) {
 }
 
 func TestWhileTheLogIsAway(t *testing.T) {
-	r := newRig(t, func(c *hook.Config) { c.SpoolDir, c.SpoolBytes = t.TempDir(), 3000 }, github, "{name: stripe, kind: stripe}")
+	dir := t.TempDir()
+	r := newRig(t, func(c *hook.Config) { c.SpoolDir, c.SpoolBytes = dir, 3000 }, github, "{name: stripe, kind: stripe}")
 	r.log.away.Store(true)
 	stripe := `{"id":"evt_1","object":"event","type":"invoice.paid","data":{}}`
 	if a := r.send(r.signed("stripe", "", "", stripe, secretText)); a.status != 503 || a.header.Get("Retry-After") == "" {
@@ -264,6 +266,9 @@ func TestWhileTheLogIsAway(t *testing.T) {
 		}
 	}
 	eventually(t, "nothing lies on the disk", func() bool { s := r.receiver.Stats(); return s.Spooled == 0 && s.SpooledBytes == 0 })
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("there is still something: %v, %v", left, err)
+	}
 }
 
 func TestRefusalsThatAreTooManyAreOnlyCounted(t *testing.T) {

@@ -44,6 +44,7 @@ type rig struct {
 	t       testing.TB
 	cfg     hook.Config
 	engine  *memory.Engine
+	kept    string // where the ledger is, if it outlives a process
 	log     *lossy
 	gate    *gate.Gate
 	ledger  *ledger.Ledger
@@ -153,12 +154,12 @@ func newRigOn(t testing.TB, e *memory.Engine, change func(*hook.Config), sources
 	return r
 }
 
-// start makes receiver and processor, with a ledger that is built from the log, and
-// runs them.
+// start makes receiver and processor, with a ledger that is built from the log, if none
+// is kept, and runs them.
 func (r *rig) start() {
 	r.t.Helper()
 	var err error
-	if r.ledger, err = ledger.Open(context.Background(), ledger.Config{}); err != nil {
+	if r.ledger, err = ledger.Open(context.Background(), ledger.Config{Path: r.kept}); err != nil {
 		r.t.Fatal(err)
 	}
 	r.cfg.Ledger = r.ledger
@@ -324,6 +325,36 @@ func (r *rig) deliveries(states ...ledger.State) []ledger.Delivery {
 	return page
 }
 
+// store puts a delivery of gh into the intake, as a receiver does.
+func (r *rig) store(id string) carillon.Position {
+	r.t.Helper()
+	received := &intake.Received{
+		Source: "gh", Delivery: id, Remote: "192.0.2.1:1", At: time.Now(), Body: []byte(opened),
+		Meta: intake.Meta{Provider: "github", Event: "push", Digest: "x", Header: http.Header{"X-Github-Event": {"push"}, "X-Github-Delivery": {id}, "Content-Type": {"application/json"}}},
+	}
+	events, err := received.Events()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.append([]engine.Append{{Event: events[0]}})
+}
+
+// append appends to the intake, and returns where the first is.
+func (r *rig) append(batch []engine.Append) (pos carillon.Position) {
+	r.t.Helper()
+	done := make(chan error, 1)
+	r.engine.Intake(acme).Append(batch, func(receipts []carillon.Receipt, err error) {
+		if err == nil {
+			pos = receipts[0].Pos
+		}
+		done <- err
+	})
+	if err := <-done; err != nil {
+		r.t.Fatal(err)
+	}
+	return pos
+}
+
 // note appends what somebody wants of a delivery.
 func (r *rig) note(t carillon.Type, d *ledger.Delivery) {
 	r.t.Helper()
@@ -331,11 +362,7 @@ func (r *rig) note(t carillon.Type, d *ledger.Delivery) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	r.engine.Intake(acme).Append([]engine.Append{{Event: ev}}, func(_ []carillon.Receipt, err error) { done <- err })
-	if err := <-done; err != nil {
-		r.t.Fatal(err)
-	}
+	r.append([]engine.Append{{Event: ev}})
 }
 
 // problem is the code of an answer that is a problem.

@@ -283,13 +283,14 @@ func (s *Sources) drop(n name, revision uint64) {
 // when it has everything that was there at the beginning.
 func (s *Sources) Follow(ctx context.Context, synced func()) {
 	for {
-		seen, newest := map[name]bool{}, uint64(0)
+		unseen := s.stored()
 		err := s.kv.Watch(ctx, recordPrefix, func(c engine.Change) {
-			newest = max(newest, c.Revision)
 			switch {
 			case c.Synced:
-				s.forget(seen, newest)
-				if seen = nil; synced != nil {
+				for n, revision := range unseen { // removed while nobody watched
+					s.drop(n, revision)
+				}
+				if clear(unseen); synced != nil {
 					synced()
 					synced = nil
 				}
@@ -297,9 +298,7 @@ func (s *Sources) Follow(ctx context.Context, synced func()) {
 				s.drop(nameOf(c.Key), c.Revision)
 			default:
 				n := nameOf(c.Key)
-				if seen != nil {
-					seen[n] = true
-				}
+				delete(unseen, n)
 				s.follow(n, c)
 			}
 		})
@@ -332,17 +331,15 @@ func (s *Sources) follow(n name, c engine.Change) {
 	s.log.Error("hook: a source of the store cannot be used; it stays as it was", "org", n.org, "source", n.source, "err", err)
 }
 
-// forget drops those of the store that were removed while nobody watched.
-func (s *Sources) forget(seen map[name]bool, newest uint64) {
+// stored are the sources of the store that are known, and their revisions.
+func (s *Sources) stored() map[name]uint64 {
 	s.mu.RLock()
-	var gone []name
+	defer s.mu.RUnlock()
+	known := map[name]uint64{}
 	for n, one := range s.all {
-		if !one.FromConfig && !seen[n] && one.Revision <= newest {
-			gone = append(gone, n)
+		if !one.FromConfig {
+			known[n] = one.Revision
 		}
 	}
-	s.mu.RUnlock()
-	for _, n := range gone {
-		s.drop(n, newest)
-	}
+	return known
 }

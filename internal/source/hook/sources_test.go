@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
 	"github.com/carillon-rt/carillon/internal/engine/memory"
 	"github.com/carillon-rt/carillon/internal/source/hook"
 	"github.com/carillon-rt/carillon/internal/source/hook/action"
@@ -242,5 +243,79 @@ func TestAFileOfSecretsIsReadAgain(t *testing.T) {
 	}
 	if now, _ := s.Get(acme, "gh"); len(now.Secrets) != 2 {
 		t.Error("a bad file changed what was valid")
+	}
+}
+
+// slowKV is a store whose watches are as slow as the test wants, and break.
+type slowKV struct {
+	engine.KV
+
+	see chan struct{} // each takes a change
+	cut chan struct{} // breaks the watch
+}
+
+func (k *slowKV) Watch(ctx context.Context, prefix string, f func(engine.Change)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-k.cut:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return k.KV.Watch(ctx, prefix, func(c engine.Change) {
+		select {
+		case <-k.see:
+			f(c)
+		case <-ctx.Done():
+		}
+	})
+}
+
+func (k *slowKV) sees(n int) {
+	for range n {
+		k.see <- struct{}{}
+	}
+}
+
+// A watch that lags, or broke while something was removed, does not bring back what is
+// not so any more.
+func TestAWatchThatLagsOrBrokeEndsWithWhatIsInTheStore(t *testing.T) {
+	e := newEngine(t)
+	keys := hook.NewKeyFile()
+	kv := &slowKV{e.KV(), make(chan struct{}), make(chan struct{})}
+	slow, err := hook.NewSources(nil, kv, keys, 10, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := running(func(ctx context.Context) { slow.Follow(ctx, nil) })
+	defer stop()
+	kv.sees(1) // there is nothing
+	put := func(s *hook.Sources, text string) *hook.Source {
+		t.Helper()
+		one, _, err := s.Put(t.Context(), acme, parse(t, text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return one
+	}
+	put(slow, "{name: gh, kind: github, tries: 1}")
+	second := put(slow, "{name: gh, kind: github, tries: 2}")
+	put(slow, "{name: gone, kind: github}")
+	kv.sees(2) // the second is not taken before the first was handled
+	if one, ok := slow.Get(acme, "gh"); !ok || one.Revision != second.Revision {
+		t.Error("a change that is old replaced a newer one")
+	}
+	kv.cut <- struct{}{}
+	other := newSources(t, e, keys)
+	following(t, other)
+	if err := other.Remove(t.Context(), acme, "gone"); err != nil {
+		t.Fatal(err)
+	}
+	kv.sees(2) // the new watch: what there is, and that this is all
+	eventually(t, "what was removed meanwhile is gone", func() bool { return !slow.Has(acme, "gone") })
+	if !slow.Has(acme, "gh") {
+		t.Error("what is there went too")
 	}
 }

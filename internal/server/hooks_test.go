@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -170,6 +171,90 @@ func TestAWebhookBecomesAnEventOfABrowser(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(page), &d); err != nil || status != 200 || string(d.Body) != body || d.Headers.Get("X-GitHub-Event") != "pull_request" {
 		t.Errorf("%d %s: %v", status, page, err)
+	}
+}
+
+func TestADuplicateNamesTheDeliveryItRepeats(t *testing.T) {
+	cfg := settings("")
+	withSources(t, cfg, githubSource(""))
+	s, c := start(t, cfg), client(t)
+	var answers [2]struct {
+		ID        string
+		Duplicate bool
+	}
+	for i := range answers {
+		status, body := do(t, c, http.MethodPost, s.PublicURL()+"/hooks/demo/gh", `{}`, hookHeader("guid-1", "push", `{}`)...)
+		if err := json.Unmarshal([]byte(body), &answers[i]); err != nil || status != 200 {
+			t.Fatalf("%d %s: %v", status, body, err)
+		}
+	}
+	admin := []string{"Authorization", "Bearer " + token(t, "alice")}
+	var page struct {
+		Deliveries []struct {
+			ID          string
+			DuplicateOf string `json:"duplicate_of"`
+		}
+	}
+	for len(page.Deliveries) == 0 {
+		if t.Context().Err() != nil {
+			t.FailNow()
+		}
+		_, list := do(t, c, http.MethodGet, s.PublicURL()+"/v1/hooks/deliveries?state=duplicate", "", admin...)
+		if err := json.Unmarshal([]byte(list), &page); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if of := page.Deliveries[0].DuplicateOf; len(page.Deliveries) != 1 || of != answers[0].ID {
+		t.Fatalf("%+v repeats not %s", page.Deliveries, answers[0].ID)
+	}
+	for _, one := range []string{page.Deliveries[0].ID, page.Deliveries[0].DuplicateOf} {
+		if status, body := do(t, c, http.MethodGet, s.PublicURL()+"/v1/hooks/deliveries/"+one, "", admin...); status != 200 {
+			t.Errorf("%s: %d %s", one, status, body)
+		}
+	}
+}
+
+func TestWhatIsWrongWithASourceOfTheSettingsSaysWhere(t *testing.T) {
+	for name, tc := range map[string]struct {
+		sources string
+		path    string
+		line    int
+		message string
+	}{
+		"a kind that there is not":  {"[{name: a, kind: github, secrets: [0123456789abcdef]}, {name: b, kind: gitlab}]", "orgs[0].sources[1]", 3, "gitlab"},
+		"a name that there is":      {"[{name: a, kind: github, secrets: [0123456789abcdef]}, {name: a, kind: stripe, secrets: [0123456789abcdef]}]", "orgs[0].sources[1]", 3, `has the source "a" already`},
+		"a field that there is not": {"[{name: a, kind: github, secrets: [0123456789abcdef], colour: red}]", "orgs[0].sources[0]", 3, "colour"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := config.Parse("carillon.yaml", []byte("orgs:\n  - id: demo\n    sources: "+tc.sources+"\n"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wrong *config.Error
+			if err := server.Check(cfg); !errors.As(err, &wrong) || len(wrong.Problems) != 1 {
+				t.Fatalf("it is %v; want one problem", err)
+			}
+			if p := wrong.Problems[0]; p.Path != tc.path || p.Line != tc.line || !strings.Contains(p.Message, tc.message) {
+				t.Errorf("it is %+v; want %s of line %d: %s", p, tc.path, tc.line, tc.message)
+			}
+		})
+	}
+	cfg, err := config.Parse("carillon.yaml", []byte("orgs:\n  - {id: a, sources: [{name: gh, kind: github, secrets: [0123456789abcdef]}]}\n  - {id: b, sources: [{name: gh, kind: github, secrets: [0123456789abcdef]}]}\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Check(cfg); err != nil {
+		t.Errorf("two organizations have a source of one name: %v", err)
+	}
+}
+
+func TestTheWebhooksOfAnOrganizationThatIsDisabledAreNotFound(t *testing.T) {
+	cfg := settings("")
+	withSources(t, cfg, githubSource(""))
+	cfg.Orgs[len(cfg.Orgs)-1].Disabled = true
+	s, c := start(t, cfg), client(t)
+	if status, body := do(t, c, http.MethodPost, s.PublicURL()+"/hooks/demo/gh", `{}`, hookHeader("1", "push", `{}`)...); status != 404 {
+		t.Errorf("%d %s; want 404", status, body)
 	}
 }
 

@@ -68,15 +68,15 @@ type Delivery struct {
 
 	// What became of it.
 	State       State
-	DuplicateOf uint64        // sequence of the one it repeats, or repeated before it was retried; or 0
-	Attempts    int           // since it was received, or retried last
-	Total       int           // attempts since it was received
-	Again       int           // how often it was retried
-	Took        time.Duration // since it was received, or retried last, until its last attempt ended; microseconds
-	Due         time.Time     // of a pending one: not before this; zero: at once
-	Error       string        // of the last attempt
-	Text        string        // what an action said
-	Type        carillon.Type // of the event it became
+	DuplicateOf carillon.Position // the one it repeats, or repeated before it was retried; or none
+	Attempts    int               // since it was received, or retried last
+	Total       int               // attempts since it was received
+	Again       int               // how often it was retried
+	Took        time.Duration     // since it was received, or retried last, until its last attempt ended; microseconds
+	Due         time.Time         // of a pending one: not before this; zero: at once
+	Error       string            // of the last attempt
+	Text        string            // what an action said
+	Type        carillon.Type     // of the event it became
 	Published   carillon.Position
 }
 
@@ -146,7 +146,7 @@ func (r *row) scan() []any {
 	d := &r.Delivery
 	return []any{
 		&r.place, &d.Pos.Check, &d.Org, &d.Source, &d.Provider, &d.Event, &d.Delivery, &d.Digest, &d.Remote, &d.Size, &r.received,
-		&d.Signature, &d.Secret, &d.Order, &d.Spooled, &d.Status, &r.duplicateOf, &d.State, &d.Attempts, &d.Total, &r.micros, &r.due,
+		&d.Signature, &d.Secret, &d.Order, &d.Spooled, &d.Status, &r.duplicateOf, &d.DuplicateOf.Check, &d.State, &d.Attempts, &d.Total, &r.micros, &r.due,
 		&d.Error, &d.Text, &d.Type, &d.Published.Partition, &r.pubSeq, &d.Published.Check, &d.Again,
 	}
 }
@@ -157,7 +157,9 @@ func (r *row) delivery() Delivery {
 	d.Pos.Partition, d.Pos.Seq = uint16(r.place>>47), seqOf(r.place)
 	d.Received = time.UnixMilli(r.received).UTC()
 	d.Took = time.Duration(r.micros) * time.Microsecond
-	d.DuplicateOf = seqOf(r.duplicateOf)
+	if r.duplicateOf != 0 {
+		d.DuplicateOf = position(r.duplicateOf, d.DuplicateOf.Check)
+	}
 	d.Published.Seq = uint64(r.pubSeq)
 	if r.due != 0 {
 		d.Due = time.UnixMilli(r.due).UTC()
@@ -170,7 +172,7 @@ func (r *row) values() []any {
 	d := &r.Delivery
 	return []any{
 		r.place, int64(d.Pos.Check), string(d.Org), d.Source, d.Provider, d.Event, d.Delivery, d.Digest, d.Remote, d.Size, r.received,
-		d.Signature, d.Secret, d.Order, d.Spooled, d.Status, r.duplicateOf, int64(d.State), d.Attempts, d.Total, r.micros, r.due,
+		d.Signature, d.Secret, d.Order, d.Spooled, d.Status, r.duplicateOf, int64(d.DuplicateOf.Check), int64(d.State), d.Attempts, d.Total, r.micros, r.due,
 		d.Error, d.Text, string(d.Type), int64(d.Published.Partition), r.pubSeq, int64(d.Published.Check), d.Again,
 	}
 }

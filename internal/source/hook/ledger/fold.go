@@ -172,9 +172,9 @@ func (f *fold) received(e *carillon.Entry) (Verdict, error) {
 		return Verdict{}, err
 	}
 	v := Verdict{Act: Process, Ref: e.Pos.Seq}
-	if place, _, ok := found.judge(); ok {
+	if place, check, ok := found.judge(); ok {
 		v.Act = Nothing
-		d.State, r.duplicateOf = Duplicate, place
+		d.State, r.duplicateOf, d.DuplicateOf.Check = Duplicate, place, check
 		f.duplicates++
 	}
 	if err := f.insert(r, seen); err != nil {

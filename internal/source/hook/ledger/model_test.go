@@ -42,7 +42,7 @@ func (m *model) apply(e *carillon.Entry) ledger.Verdict {
 		}
 		act := ledger.Process
 		if first := m.repeats(d); first != nil {
-			d.State, d.DuplicateOf, act = ledger.Duplicate, first.Pos.Seq, ledger.Nothing
+			d.State, d.DuplicateOf, act = ledger.Duplicate, first.Pos, ledger.Nothing
 		}
 		m.rows[e.Pos.Seq] = d
 		return verdict(act, d)
@@ -124,7 +124,7 @@ func (m *model) repeats(d *ledger.Delivery) (first *ledger.Delivery) {
 		}
 	}
 	if first != nil && first.State == ledger.Duplicate {
-		first = m.rows[first.DuplicateOf]
+		first = m.rows[first.DuplicateOf.Seq]
 	}
 	if first != nil && (first.State == ledger.Dead || first.State == ledger.Discarded) {
 		return nil

@@ -4,7 +4,7 @@ package ledger
 // ledger of another version is made anew, so there are no migrations.
 const (
 	application = 0x43524c47
-	version     = 2
+	version     = 3
 )
 
 // schema of the file. A place is a partition and a sequence in one integer, so
@@ -39,6 +39,7 @@ CREATE TABLE delivery (
 	spooled      INTEGER NOT NULL,
 	status       INTEGER NOT NULL,
 	duplicate_of INTEGER NOT NULL,
+	dup_chk      INTEGER NOT NULL,
 	state        INTEGER NOT NULL,
 	attempts     INTEGER NOT NULL,
 	total        INTEGER NOT NULL,
@@ -87,7 +88,7 @@ CREATE TABLE counter (
 
 // columns of a delivery, as [Delivery.fields] takes them.
 const columns = `place, chk, org, source, provider, event, delivery, digest, remote, size, received, signature, secret, lane,
-	spooled, status, duplicate_of, state, attempts, total, micros, due, error, text, type, pub_part, pub_seq, pub_chk, again`
+	spooled, status, duplicate_of, dup_chk, state, attempts, total, micros, due, error, text, type, pub_part, pub_seq, pub_chk, again`
 
 // The statements of the writer.
 const (
@@ -95,7 +96,7 @@ const (
 	sqlMove   = `INSERT INTO cursor (partition, identity, seq, chk) VALUES (?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET identity = excluded.identity, seq = excluded.seq, chk = excluded.chk`
 	sqlInsert = `INSERT INTO delivery (` + columns + `, notes, seen)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`
 	sqlRow    = `SELECT ` + columns + `, notes FROM delivery WHERE place = ?`
 	sqlUpdate = `UPDATE delivery SET state = ?, attempts = ?, total = ?, micros = ?, due = ?, error = ?, text = ?, type = ?,
 		pub_part = ?, pub_seq = ?, pub_chk = ?, again = ?, notes = ? WHERE place = ?`

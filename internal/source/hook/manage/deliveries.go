@@ -31,6 +31,7 @@ type delivery struct {
 	Signature    string    `json:"signature"` // ok, or why not
 	Secret       string    `json:"secret,omitempty"`
 	State        string    `json:"state"`
+	DuplicateOf  string    `json:"duplicate_of,omitempty"` // the id of the one it repeats
 	Attempts     int       `json:"attempts"`
 	Retried      int       `json:"retried,omitempty"`
 	ProcessingMS float64   `json:"processing_ms"`
@@ -46,6 +47,9 @@ func (a *api) view(org carillon.OrgID, d *ledger.Delivery) delivery {
 		Remote: d.Remote, Size: d.Size, Received: d.Received.UTC(), Signature: d.Signature, Secret: d.Secret, State: d.State.String(),
 		Attempts: d.Total, Retried: d.Again, ProcessingMS: float64(d.Took.Microseconds()) / 1000, Error: d.Error, Output: d.Text,
 		Spooled: d.Spooled, Status: d.Status,
+	}
+	if d.DuplicateOf.Seq != 0 {
+		v.DuplicateOf = a.IDs.ID(org, d.DuplicateOf)
 	}
 	if d.Published.Seq != 0 {
 		v.EventID = a.Events.Org(org).String(d.Published)

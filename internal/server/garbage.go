@@ -14,6 +14,9 @@ const (
 	paceAhead = 4 * time.Second // of allocation between two collections, if there is room
 	paceMost  = 1000            // percent
 	paceBase  = 100             // percent; what Go begins with
+
+	restFor   = time.Minute // a load is none where so much of it allocates less than there lives
+	restWorth = 4 << 20     // bytes
 )
 
 // pace says how much garbage may gather before it is collected. Go collects when
@@ -21,6 +24,10 @@ const (
 // thirty falls into a collection, and with two processors the collector may keep
 // both for milliseconds. So under a load that lasts there is more room, up to a
 // limit, and none any more once the load is over.
+//
+// What a load leaves behind, a storm of reconnects by way of example, nobody would
+// collect for minutes, and of what is then free Go keeps as much as there lives.
+// Where there is no load any more it is given back at once.
 type pace struct {
 	most uint64 // bytes of garbage, beside what Go would let gather anyway
 
@@ -49,6 +56,17 @@ func (p *pace) look(live, rate uint64) (percent int) {
 	return p.percent
 }
 
+// rest reports whether it is quiet, and so much is held beside what lives that it is
+// worth a collection to give it back.
+func (p *pace) rest(live, beside uint64) bool {
+	for _, r := range p.rates {
+		if r > live/uint64(restFor/time.Second) {
+			return false
+		}
+	}
+	return beside > max(live/4, restWorth)
+}
+
 // collector keeps the pace of the garbage collector while the node runs. The zero
 // value does nothing.
 type collector struct {
@@ -58,7 +76,10 @@ type collector struct {
 
 // start begins, unless most is 0 or somebody has told Go how to collect (GOGC).
 func (c *collector) start(ctx context.Context, most, available uint64) {
-	sample := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	sample := []metrics.Sample{
+		{Name: "/gc/gogc:percent"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+	}
 	metrics.Read(sample)
 	if most == 0 || sample[0].Value.Uint64() != paceBase {
 		return
@@ -83,14 +104,13 @@ func (c *collector) start(ctx context.Context, most, available uint64) {
 			allocated, now := sample[2].Value.Uint64(), time.Now()
 			rate := uint64(float64(allocated-before) / now.Sub(at).Seconds())
 			before, at = allocated, now
-			if want := p.look(sample[1].Value.Uint64(), rate); want != percent {
+			live := sample[1].Value.Uint64()
+			if want := p.look(live, rate); want != percent {
 				percent = want
 				debug.SetGCPercent(percent)
-				if percent == paceBase {
-					// Without a load nobody would collect for minutes, and what is then free
-					// Go returns in part only.
-					debug.FreeOSMemory()
-				}
+			}
+			if held := sample[3].Value.Uint64() + sample[4].Value.Uint64(); p.rest(live, held-min(held, live)) {
+				debug.FreeOSMemory()
 			}
 		}
 	})

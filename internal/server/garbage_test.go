@@ -41,6 +41,33 @@ func TestGarbageGetsRoomUnderALoadThatLasts(t *testing.T) {
 	}
 }
 
+func TestWhatALoadLeftIsGivenBackWhenItIsQuiet(t *testing.T) {
+	const mib = 1 << 20
+	for _, tt := range []struct {
+		name   string
+		live   uint64   // MiB
+		beside uint64   // MiB
+		rates  []uint64 // KiB
+		want   bool
+	}{
+		{"after a load", 60, 40, []uint64{9000, 1000, 1000, 1000}, true},
+		{"not in the pauses of one", 60, 40, []uint64{1000, 9000, 1000}, false},
+		{"nor just after it", 60, 40, []uint64{9000, 1000, 1000}, false},
+		{"a little is kept", 60, 15, []uint64{0, 0, 0}, false},
+		{"also of a small heap", 2, 4, []uint64{0, 0, 0}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := pace{most: 256 * mib}
+			for _, rate := range tt.rates {
+				p.look(tt.live*mib, rate<<10)
+			}
+			if got := p.rest(tt.live*mib, tt.beside*mib); got != tt.want {
+				t.Errorf("%v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
 func gogc() int {
 	sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
 	metrics.Read(sample)
@@ -77,7 +104,7 @@ func TestTheCollectorIsGivenBackAsItWas(t *testing.T) {
 			t.Errorf("GOGC is %d under a load that lasts", got)
 		}
 		before := forced()
-		<-time.After(2 * paceEvery)
+		<-time.After((paceLooks + 1) * paceEvery)
 		synctest.Wait()
 		if got := gogc(); got != paceBase {
 			t.Errorf("GOGC is %d when the load is over", got)

@@ -16,8 +16,9 @@ import (
 )
 
 // RunIntake tests the organizations' intakes: that they are logs as those of events
-// are, and that neither knows of the other. open is as in Run.
-func RunIntake(t *testing.T, open func(t *testing.T) engine.Engine) {
+// are, and that neither knows of the other. open is as in Run; the largest delivery is
+// of so many pieces, of which WholeDelivery is the most there may be.
+func RunIntake(t *testing.T, pieces int, open func(t *testing.T) engine.Engine) {
 	run(t, open, ofIntake, append(logTests(), []promise{
 		{"IntakesPartitionsFollowThoseOfEvents", testIntakePartitions},
 		{"KeyOfOneLogIsUnknownInTheOther", testIntakeKeys},
@@ -25,7 +26,7 @@ func RunIntake(t *testing.T, open func(t *testing.T) engine.Engine) {
 		{"PurgeOfOneLogLeavesTheOther", testIntakePurge},
 		{"BoundsAndAtAreOfOneLog", testIntakeBounds},
 		{"TailOfOneLogPassesNothingOfTheOther", testIntakeTails},
-		{"DeliveryOf25MiBIsOneBatch", testIntakeDelivery},
+		{"LargeDeliveryIsOneBatch", func(t *testing.T, w *bench) { testIntakeDelivery(t, w, pieces) }},
 		{"BytesComeBackAsTheyWere", testIntakeBytes},
 		{"EnvelopeThatIsTooLargeRefusesItsBatch", testIntakeEnvelope},
 	}...))
@@ -234,8 +235,10 @@ func delivery(seed byte, n int) []engine.Append {
 	return batch
 }
 
-func testIntakeDelivery(t *testing.T, w *bench) {
-	const parts = 33
+// WholeDelivery is a body of 25 MiB, in pieces.
+const WholeDelivery = 33
+
+func testIntakeDelivery(t *testing.T, w *bench, parts int) {
 	// Others append meanwhile.
 	ended := make(chan struct{})
 	var others sync.WaitGroup

@@ -45,7 +45,7 @@ func TestContractOnACluster(t *testing.T) {
 		return onCluster(t, c, jetstream.Config{Prefix: prefix, Partitions: 2})
 	}
 	enginetest.Run(t, open)
-	t.Run("Intake", func(t *testing.T) { enginetest.RunIntake(t, open) })
+	t.Run("Intake", func(t *testing.T) { enginetest.RunIntake(t, fewPieces, open) })
 }
 
 // publisher is one that sends each of its events until it is acknowledged.

@@ -82,7 +82,7 @@ func TestContractOnAnExternalServer(t *testing.T) {
 
 func TestContractOfTheIntakeOnAnExternalServer(t *testing.T) {
 	t.Parallel() // it mostly waits
-	enginetest.RunIntake(t, openRelaxed)
+	enginetest.RunIntake(t, fewPieces, openRelaxed)
 }
 
 func openRelaxed(t *testing.T) engine.Engine {

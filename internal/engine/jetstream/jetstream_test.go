@@ -22,7 +22,12 @@ func open(t testing.TB, c jetstream.Config) *jetstream.Engine {
 	return e
 }
 
+// fewPieces has a delivery in several pieces where the embedded engine has passed one
+// of 25 MiB: the race detector looks at every byte, each time that it is moved.
+const fewPieces = 5
+
 func TestContract(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	enginetest.Run(t, func(t *testing.T) engine.Engine {
 		c := jetstream.Config{Durability: jetstream.Strict}
 		if strings.HasSuffix(t.Name(), "OrganizationsNeverSeeEachOther") {
@@ -33,7 +38,8 @@ func TestContract(t *testing.T) {
 }
 
 func TestContractOfTheIntake(t *testing.T) {
-	enginetest.RunIntake(t, func(t *testing.T) engine.Engine {
+	t.Parallel() // it waits for the disk
+	enginetest.RunIntake(t, enginetest.WholeDelivery, func(t *testing.T) engine.Engine {
 		c := jetstream.Config{Durability: jetstream.Strict}
 		if strings.HasSuffix(t.Name(), "OrganizationsNeverSeeEachOther") {
 			c.Durability = jetstream.Relaxed // as above

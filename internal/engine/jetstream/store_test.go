@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +31,15 @@ func TestMain(m *testing.M) {
 	testkit.Main()
 	if dir := os.Getenv(childEnv); dir != "" {
 		child(dir)
+	}
+	// The contract runs on five engines, each of whose appends is flushed or replicated:
+	// most of it waits. The engine in memory draws five times as many.
+	for name, value := range map[string]string{"rapid.checks": "20", "test.parallel": "4"} {
+		if f := flag.Lookup(name); f.Value.String() == f.DefValue {
+			if err := f.Value.Set(value); err != nil {
+				panic(err)
+			}
+		}
 	}
 	// The server leaves this one behind for some blocks of a store that is closed.
 	goleak.VerifyTestMain(m,

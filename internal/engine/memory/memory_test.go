@@ -22,7 +22,7 @@ func TestContract(t *testing.T) {
 }
 
 func TestContractOfTheIntake(t *testing.T) {
-	enginetest.RunIntake(t, func(*testing.T) engine.Engine { return memory.New(memory.Config{}) })
+	enginetest.RunIntake(t, enginetest.WholeDelivery, func(*testing.T) engine.Engine { return memory.New(memory.Config{}) })
 }
 
 func TestContractUnderFaults(t *testing.T) {

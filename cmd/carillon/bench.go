@@ -133,7 +133,7 @@ type BenchIdleCmd struct {
 
 	Connections int           `default:"15000" help:"Connections, authenticated, with one subscription each."`
 	Orgs        int           `default:"1" help:"Orgs that they are spread over."`
-	Settle      time.Duration `default:"2s" help:"Between the last handshake and the reading of RSS."`
+	Settle      time.Duration `default:"5s" help:"Between the last handshake and the reading of RSS."`
 	Hold        time.Duration `default:"5s" help:"How long idle CPU is measured."`
 	FillMB      int           `name:"fill-mb" placeholder:"MB" help:"Publish so much first, so that the ring is full."`
 }
@@ -232,7 +232,7 @@ type BenchStormCmd struct {
 	Missed    int           `default:"1" help:"Events of each org while its clients are away."`
 	Size      int           `default:"256" help:"Bytes of data per event."`
 	AtOnce    int           `default:"512" help:"Handshakes under way at the same time, at most."`
-	Settle    time.Duration `default:"2s" help:"Before the cut and after the last is back, for the reading of RSS."`
+	Settle    time.Duration `default:"5s" help:"Before the cut and after the last is back, for the reading of RSS."`
 	OtherRate float64       `placeholder:"N" help:"Let another org publish and receive N events per second meanwhile, and show its latency alone and meanwhile."`
 }
 

@@ -33,7 +33,8 @@ type hooks struct {
 	receiver  *hook.Receiver
 	processor *hook.Processor
 	runner    *action.Runner
-	files     *action.Set // nil: there are none
+	files     *action.Set     // nil: there are none
+	requests  *action.Handler // of files; nil: there are none
 	ids       deliveryIDs
 
 	cancel context.CancelFunc
@@ -253,14 +254,14 @@ func (h *hooks) door(cfg *config.Config, log *slog.Logger) http.Handler {
 	if h.files == nil {
 		return mux
 	}
-	files := action.NewHandler(h.files, action.HandlerConfig{Runner: h.runner, Strict: cfg.Hooks.Strict, Verify: hook.VerifyWith, Logger: log})
+	h.requests = action.NewHandler(h.files, action.HandlerConfig{Runner: h.runner, Strict: cfg.Hooks.Strict, Verify: hook.VerifyWith, Logger: log})
 	ids := map[string]bool{}
 	for _, id := range h.files.IDs() {
 		ids[id] = true
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ids[strings.TrimPrefix(r.URL.Path, "/hooks/")] {
-			files.ServeHTTP(w, r)
+			h.requests.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)

@@ -331,6 +331,9 @@ func TestHooksFilesAreServedBesideSources(t *testing.T) {
 	if status, _ := do(t, c, http.MethodPost, s.PublicURL()+"/hooks/nothing", `{}`); status != 404 {
 		t.Errorf("%d; want 404", status)
 	}
+	if _, page := do(t, c, http.MethodGet, s.OpsURL()+"/metrics", ""); !strings.Contains(page, `webhook_file_requests_total{hook="deploy",status="ran"} 1`) {
+		t.Errorf("the metrics do not have the command of the file:\n%s", page)
+	}
 }
 
 func TestWebhooksAreManagedByWhoMay(t *testing.T) {

@@ -26,6 +26,13 @@ func (h *hooks) sample(ctx context.Context, limits map[string]uint64) telemetry.
 		Folded: l.Applied, Duplicates: l.Duplicates, Rebuilt: l.Rebuilt,
 		Spooled: r.Spooled, SpooledBytes: r.SpooledBytes, BodyBytes: r.BodyBytes, Unrecorded: r.Unrecorded,
 	}
+	actions := h.runner.Stats()
+	s.Running, s.Waiting, s.Crowded = actions.Running, actions.Waiting, actions.Full
+	if h.requests != nil {
+		for of, n := range h.requests.Requests() {
+			s.Files = append(s.Files, telemetry.HookCount{Source: of.Hook, Of: of.Status, Count: n})
+		}
+	}
 	for _, k := range r.Secrets {
 		if len(s.Secrets) == maxDepths {
 			break

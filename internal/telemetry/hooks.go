@@ -31,6 +31,12 @@ func (e emitter) hooks(s *HookSample) {
 	e.gauge("webhook_body_bytes", "Bytes of webhooks that are being read and stored, now.", float64(s.BodyBytes))
 	e.counter("webhook_unrecorded_total", "Refusals and duplicates that the log did not take for the record.", s.Unrecorded)
 	e.gauge("webhook_processing", "1 while this node processes webhooks.", boolean(s.Leader))
+	for _, c := range s.Files {
+		e.counter("webhook_file_requests_total", "Requests to hooks of hooks files, by what became of them: ran, failed, busy, unwanted, unsigned, rule_error, method or body.", c.Count, "hook", c.Source, "status", c.Of)
+	}
+	e.gauge("webhook_actions_running", "Commands and forwarded requests that run, now.", float64(s.Running))
+	e.counter("webhook_actions_crowded_total", "Those that found no room, not even to wait (hooks.commands).", s.Crowded)
+	e.gauge("webhook_actions_waiting", "Those that wait for a place, now.", float64(s.Waiting))
 	for _, k := range s.Secrets {
 		labels := []string{"org", k.Org, "source", k.Source, "secret", k.Secret}
 		e.counter("webhook_secret_used_total", "Webhooks signed with a secret, by its id.", k.Used, labels...)

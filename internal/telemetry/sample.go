@@ -136,7 +136,10 @@ type HookSample struct {
 	BodyBytes         int64 // of requests in hand, now
 	Unrecorded        uint64
 	Secrets           []HookSecret
-	Leader            bool // this node processes
+	Files             []HookCount // requests to hooks of hooks files, by hook and what became of them
+	Running, Waiting  int         // commands and forwarded requests, now
+	Crowded           uint64      // those that found no room, not even to wait
+	Leader            bool        // this node processes
 }
 
 // HookCount is a count of one source.

@@ -250,21 +250,31 @@ func TestAFileOfSecretsIsReadAgain(t *testing.T) {
 type slowKV struct {
 	engine.KV
 
-	see chan struct{} // each takes a change
-	cut chan struct{} // breaks the watch
+	begin chan struct{}      // each lets a watch begin
+	see   chan struct{}      // each takes a change
+	cut   chan chan struct{} // breaks the watch, and then closes what it was sent
 }
 
 func (k *slowKV) Watch(ctx context.Context, prefix string, f func(engine.Change)) error {
+	select {
+	case <-k.begin:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		select {
-		case <-k.cut:
+		case done := <-k.cut:
 			cancel()
+			close(done)
 		case <-ctx.Done():
 		}
 	}()
 	return k.KV.Watch(ctx, prefix, func(c engine.Change) {
+		if ctx.Err() != nil {
+			return
+		}
 		select {
 		case <-k.see:
 			f(c)
@@ -284,13 +294,14 @@ func (k *slowKV) sees(n int) {
 func TestAWatchThatLagsOrBrokeEndsWithWhatIsInTheStore(t *testing.T) {
 	e := newEngine(t)
 	keys := hook.NewKeyFile()
-	kv := &slowKV{e.KV(), make(chan struct{}), make(chan struct{})}
+	kv := &slowKV{e.KV(), make(chan struct{}), make(chan struct{}), make(chan chan struct{})}
 	slow, err := hook.NewSources(nil, kv, keys, 10, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	stop := running(func(ctx context.Context) { slow.Follow(ctx, nil) })
 	defer stop()
+	kv.begin <- struct{}{}
 	kv.sees(1) // there is nothing
 	put := func(s *hook.Sources, text string) *hook.Source {
 		t.Helper()
@@ -307,12 +318,15 @@ func TestAWatchThatLagsOrBrokeEndsWithWhatIsInTheStore(t *testing.T) {
 	if one, ok := slow.Get(acme, "gh"); !ok || one.Revision != second.Revision {
 		t.Error("a change that is old replaced a newer one")
 	}
-	kv.cut <- struct{}{}
+	done := make(chan struct{})
+	kv.cut <- done
+	<-done
 	other := newSources(t, e, keys)
 	following(t, other)
 	if err := other.Remove(t.Context(), acme, "gone"); err != nil {
 		t.Fatal(err)
 	}
+	kv.begin <- struct{}{}
 	kv.sees(2) // the new watch: what there is, and that this is all
 	eventually(t, "what was removed meanwhile is gone", func() bool { return !slow.Has(acme, "gone") })
 	if !slow.Has(acme, "gh") {

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +66,37 @@ type Ran struct {
 type Handler struct {
 	cfg HandlerConfig
 	set atomic.Pointer[Set]
+
+	mu     sync.Mutex // guards counts
+	counts map[HookStatus]uint64
+}
+
+// HookStatus is what became of a request to a hook.
+type HookStatus struct{ Hook, Status string }
+
+// What becomes of requests.
+const (
+	StatusRan      = "ran"        // its command ended well
+	StatusFailed   = "failed"     // it did not, or could not begin
+	StatusBusy     = "busy"       // there was no place for it
+	StatusUnwanted = "unwanted"   // by the rule
+	StatusUnsigned = "unsigned"   // the same, for want of a signature; where Strict
+	StatusRule     = "rule_error" // the rule cannot be judged
+	StatusMethod   = "method"     // not one of the hook's
+	StatusBody     = "body"       // too large, too slow, or cut off
+)
+
+// Requests counts those to hooks, by what became of them.
+func (h *Handler) Requests() map[HookStatus]uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.counts)
+}
+
+func (h *Handler) count(hook *hook, status string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.counts[HookStatus{hook.id, status}]++
 }
 
 // NewHandler makes a handler of a set.
@@ -83,7 +116,7 @@ func NewHandler(set *Set, cfg HandlerConfig) *Handler {
 	if cfg.Done == nil {
 		cfg.Done = func(Ran) {}
 	}
-	h := &Handler{cfg: cfg}
+	h := &Handler{cfg: cfg, counts: map[HookStatus]uint64{}}
 	h.set.Store(set)
 	return h
 }
@@ -106,12 +139,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		methods = h.cfg.Methods
 	}
 	if len(methods) > 0 && !slices.Contains(methods, r.Method) {
+		h.count(hook, StatusMethod)
 		w.Header().Set("Allow", strings.Join(methods, ", "))
 		w.WriteHeader(http.StatusMethodNotAllowed)
 		return
 	}
 	body, code, text := h.read(w, r)
 	if code != 0 {
+		h.count(hook, StatusBody)
+		h.cfg.Logger.Warn("a body is refused", "hook", hook.id, "remote", h.cfg.Remote(r), "status", code)
 		w.Header().Set("Connection", "close") // what is left of the body is not waited for
 		say(w, code, text)
 		return
@@ -163,23 +199,29 @@ func (h *Handler) wants(w http.ResponseWriter, hook *hook, req *Request, log *sl
 	}
 	switch {
 	case v.err != nil && h.cfg.Strict && errors.Is(v.err, ErrSignature):
+		h.count(hook, StatusUnsigned)
 		log.Warn("a request is refused", "error", v.err)
 		say(w, http.StatusUnauthorized, answerUnsigned)
 	case v.err != nil:
+		h.count(hook, StatusRule)
 		log.Error("a rule cannot be judged", "error", v.err)
 		say(w, http.StatusInternalServerError, answerRules)
 	case v.ok:
 		return true
 	case hook.mismatch != 0:
+		h.count(hook, StatusUnwanted)
 		log.Info("a request is not wanted")
 		say(w, status(hook.mismatch), answerMismatch)
 	case h.cfg.Strict && v.unsigned:
+		h.count(hook, StatusUnsigned)
 		log.Warn("a request is refused", "error", ErrSignature)
 		say(w, http.StatusUnauthorized, answerUnsigned)
 	case h.cfg.Strict:
+		h.count(hook, StatusUnwanted)
 		log.Info("a request is not wanted")
 		say(w, http.StatusForbidden, answerMismatch)
 	default:
+		h.count(hook, StatusUnwanted)
 		log.Info("a request is not wanted")
 		say(w, http.StatusOK, answerMismatch)
 	}
@@ -190,6 +232,7 @@ func (h *Handler) wants(w http.ResponseWriter, hook *hook, req *Request, log *sl
 func (h *Handler) trigger(ctx context.Context, w http.ResponseWriter, hook *hook, req *Request, log *slog.Logger) {
 	at, err := h.cfg.Runner.places.take(hook.id)
 	if err != nil {
+		h.count(hook, StatusBusy)
 		log.Warn("a command has no place", "error", err)
 		retry := carillon.AsError(err).RetryAfter
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(retry.Seconds()))))
@@ -225,8 +268,10 @@ func (h *Handler) trigger(ctx context.Context, w http.ResponseWriter, hook *hook
 func (h *Handler) run(ctx context.Context, at *place, hook *hook, req *Request, log *slog.Logger) (Result, error) {
 	done := func(res Result, err error) {
 		if err != nil {
+			h.count(hook, StatusFailed)
 			log.Error("a command failed", "status", res.Exit, "took", res.Took, "error", err)
 		} else {
+			h.count(hook, StatusRan)
 			log.Info("a command ended", "status", res.Exit, "took", res.Took)
 		}
 		h.cfg.Done(Ran{Hook: hook.id, Request: req.ID, Remote: req.Remote, Result: res, Err: err})

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/carillon-rt/carillon/internal/source/hook/action"
 )
 
@@ -164,6 +166,25 @@ func TestEachRequestGetsItsAnswer(t *testing.T) {
 	}
 }
 
+func TestWhatBecomesOfRequestsIsCounted(t *testing.T) {
+	h := handler(t, oneOfEach, action.HandlerConfig{Strict: true, MaxBody: 16})
+	for _, r := range []*http.Request{
+		post("/hooks/output", "{}"), post("/hooks/output", "{}"), post("/hooks/fails", "{}"), post("/hooks/never", "{}"), post("/hooks/never-code", "{}"),
+		post("/hooks/signed", "{}"), post("/hooks/signed", "{}", "X-Sig", "00"), post("/hooks/broken", "{}"), post("/hooks/none", "{}"),
+		post("/hooks/output", strings.Repeat(" ", 17)), httptest.NewRequest(http.MethodGet, "/hooks/posts", nil),
+	} {
+		ask(h, r)
+	}
+	want := map[action.HookStatus]uint64{
+		{Hook: "output", Status: action.StatusRan}: 2, {Hook: "fails", Status: action.StatusFailed}: 1, {Hook: "never", Status: action.StatusUnwanted}: 1,
+		{Hook: "never-code", Status: action.StatusUnwanted}: 1, {Hook: "signed", Status: action.StatusUnsigned}: 2, {Hook: "broken", Status: action.StatusRule}: 1,
+		{Hook: "output", Status: action.StatusBody}: 1, {Hook: "posts", Status: action.StatusMethod}: 1,
+	}
+	if diff := cmp.Diff(want, h.Requests()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestHeadersOfAHookAreOnWhatItTriggers(t *testing.T) {
 	h := handler(t, oneOfEach, action.HandlerConfig{})
 	for path, want := range map[string]string{"quick": "1", "fails": "1", "never": "", "none": ""} {
@@ -306,10 +327,16 @@ func TestOverTheLimitTheAnswerSaysWhenToComeBack(t *testing.T) {
 			t.Errorf("%d: %+v", i, got)
 		}
 	}
+	if got := r.Stats(); got.Running != 1 || got.Waiting != 1 || got.Full != 1 {
+		t.Errorf("%+v; want one that runs, one that waits, and one that had no room", got)
+	}
 	at.next(t).Close()
 	first := <-ran
 	at.next(t).Close()
 	second := <-ran
+	if got := h.Requests(); got[action.HookStatus{Hook: "a", Status: action.StatusBusy}] != 1 {
+		t.Errorf("%v; want one that was too many", got)
+	}
 	for _, x := range []action.Ran{first, second} {
 		if x.Hook != "a" || x.Err != nil || !x.Result.Ran || x.Remote == "" || x.Request == "" || x.Request == first.Request && x.Request == second.Request {
 			t.Errorf("%+v", x)

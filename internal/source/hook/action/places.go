@@ -23,6 +23,7 @@ type places struct {
 	runs    map[string]int
 	waiting []*place // in the order in which they came
 	waits   map[string]int
+	full    uint64 // how often there was no room to wait
 	shut    bool
 	idle    chan struct{} // closed when shut and nobody is left
 }
@@ -52,14 +53,22 @@ func (p *places) take(of string) (*place, error) {
 	case p.fits(of):
 		p.start(at)
 	case len(p.waiting) >= p.queue:
+		p.full++
 		return nil, carillon.Unavailable(busyRetry, nil, "too much is running and waiting")
 	case p.waits[of] >= p.eachQueue:
+		p.full++
 		return nil, carillon.Unavailable(busyRetry, nil, "too much of this hook is running and waiting")
 	default:
 		p.waiting = append(p.waiting, at)
 		p.waits[of]++
 	}
 	return at, nil
+}
+
+func (p *places) stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Stats{Running: p.running, Waiting: len(p.waiting), Full: p.full}
 }
 
 // wait waits for its turn.

@@ -123,6 +123,15 @@ func NewRunner(cfg Config) *Runner {
 	return r
 }
 
+// Stats of a Runner.
+type Stats struct {
+	Running, Waiting int    // now
+	Full             uint64 // what found no room, not even to wait
+}
+
+// Stats are of all commands and requests.
+func (r *Runner) Stats() Stats { return r.places.stats() }
+
 // Close refuses what comes, and waits for what runs and waits. When ctx ends, what
 // still does is ended, and nothing is left but what cannot be killed, which is an
 // error.

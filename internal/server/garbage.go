@@ -77,8 +77,11 @@ type collector struct {
 // start begins, unless most is 0 or somebody has told Go how to collect (GOGC).
 func (c *collector) start(ctx context.Context, most, available uint64) {
 	sample := []metrics.Sample{
-		{Name: "/gc/gogc:percent"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
-		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/gc/gogc:percent"},
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
 	}
 	metrics.Read(sample)
 	if most == 0 || sample[0].Value.Uint64() != paceBase {

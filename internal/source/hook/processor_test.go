@@ -392,7 +392,7 @@ func TestALedgerOfAnotherIntakeIsMadeAgain(t *testing.T) {
 
 // What waits for the ledger is bounded: the tail stops, and goes on.
 func TestAnIntakeThatIsLongIsFoldedInPieces(t *testing.T) {
-	const n, backlog = 10_000, 200
+	const n, backlog = 2_000, 100
 	r := newRig(t, func(c *hook.Config) { c.Backlog = backlog }, github)
 	r.stop()
 	var batch []engine.Append

@@ -15,7 +15,7 @@ const (
 	paceMost  = 1000            // percent
 	paceBase  = 100             // percent; what Go begins with
 
-	restFor   = time.Minute // a load is none where so much of it allocates less than there lives
+	restFor   = time.Minute // what allocates less in it than there lives is no load
 	restWorth = 4 << 20     // bytes
 )
 
@@ -33,7 +33,8 @@ type pace struct {
 
 	rates   [paceLooks]uint64 // bytes per second
 	next    int
-	percent int // 0: paceBase
+	percent int  // 0: paceBase
+	loaded  bool // there was a load, and what it left has not been given back
 }
 
 // look takes what lives and what was allocated per second since the last look. It
@@ -41,6 +42,7 @@ type pace struct {
 func (p *pace) look(live, rate uint64) (percent int) {
 	p.rates[p.next] = rate
 	p.next = (p.next + 1) % paceLooks
+	p.loaded = p.loaded || rate > quiet(live)
 	steady := p.rates[0]
 	for _, r := range p.rates {
 		steady = min(steady, r)
@@ -56,16 +58,22 @@ func (p *pace) look(live, rate uint64) (percent int) {
 	return p.percent
 }
 
-// rest reports whether it is quiet, and so much is held beside what lives that it is
-// worth a collection to give it back.
+// rest reports whether a load is over, and so much is held beside what lives that it is
+// worth a collection to give it back. It is once after each load: what gathers while it
+// is quiet is Go's to collect.
 func (p *pace) rest(live, beside uint64) bool {
 	for _, r := range p.rates {
-		if r > live/uint64(restFor/time.Second) {
+		if r > quiet(live) {
 			return false
 		}
 	}
-	return beside > max(live/4, restWorth)
+	over := p.loaded && beside > max(live/4, restWorth)
+	p.loaded = p.loaded && !over
+	return over
 }
+
+// quiet is how many bytes per second are no load.
+func quiet(live uint64) uint64 { return live / uint64(restFor/time.Second) }
 
 // collector keeps the pace of the garbage collector while the node runs. The zero
 // value does nothing.
@@ -87,7 +95,7 @@ func (c *collector) start(ctx context.Context, most, available uint64) {
 	if most == 0 || sample[0].Value.Uint64() != paceBase {
 		return
 	}
-	p := pace{most: most}
+	p := pace{most: most, loaded: true} // by the start
 	if available > 0 {
 		p.most = min(most, available/8)
 	}

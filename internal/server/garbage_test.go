@@ -53,8 +53,9 @@ func TestWhatALoadLeftIsGivenBackWhenItIsQuiet(t *testing.T) {
 		{"after a load", 60, 40, []uint64{9000, 1000, 1000, 1000}, true},
 		{"not in the pauses of one", 60, 40, []uint64{1000, 9000, 1000}, false},
 		{"nor just after it", 60, 40, []uint64{9000, 1000, 1000}, false},
-		{"a little is kept", 60, 15, []uint64{0, 0, 0}, false},
-		{"also of a small heap", 2, 4, []uint64{0, 0, 0}, false},
+		{"a little is kept", 60, 15, []uint64{9000, 0, 0, 0}, false},
+		{"also of a small heap", 2, 4, []uint64{9000, 0, 0, 0}, false},
+		{"what gathers while it is quiet", 60, 40, []uint64{900, 900, 900, 900}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := pace{most: 256 * mib}
@@ -63,6 +64,9 @@ func TestWhatALoadLeftIsGivenBackWhenItIsQuiet(t *testing.T) {
 			}
 			if got := p.rest(tt.live*mib, tt.beside*mib); got != tt.want {
 				t.Errorf("%v, want %v", got, tt.want)
+			}
+			if p.rest(tt.live*mib, tt.beside*mib) {
+				t.Error("it is given back again, with no load between")
 			}
 		})
 	}

@@ -39,7 +39,7 @@ setup: modules compiler browser tools ## Install what tests, examples and linter
 .PHONY: test
 test: modules compiler ## Vet and test everything, with the race detector (RACE= to do without)
 	@race='$(RACE)'; command -v $${CC:-cc} >/dev/null || command -v gcc >/dev/null || race=; \
-	for m in $(MODULES); do (cd $$m; $(GO) vet ./...; $(GO) test $$race -timeout 8m ./...); done
+	for m in $(MODULES); do (cd $$m; $(GO) vet ./...; $(GO) test $$race -timeout 12m ./...); done
 
 .PHONY: lint
 lint: modules ## Check formats, modern Go and the linters

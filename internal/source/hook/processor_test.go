@@ -463,3 +463,20 @@ func TestWhileMuchIsReceivedProcessingWaitsAndGoesOn(t *testing.T) {
 	}
 	r.published(1)
 }
+
+// What an entry of the intake says of its parts is not believed.
+func TestADeliveryWithAnImpossibleNumberOfPartsIsADeadLetter(t *testing.T) {
+	r := newRig(t, nil, github)
+	for _, parts := range []string{"-2", "1000000"} {
+		r.append([]engine.Append{{Event: &carillon.Event{
+			Type: intake.TypeReceived, Time: time.Now(), Source: "gh", Delivery: parts, Data: []byte(opened),
+			CE: []byte(`{"provider":"github","event":"push","size":9,"digest":"` + parts + `","parts":` + parts + `}`),
+		}}})
+	}
+	eventually(t, "both are dead letters", func() bool { return len(r.deliveries(ledger.Dead)) == 2 })
+	for _, d := range r.deliveries(ledger.Dead) {
+		if !strings.Contains(d.Error, d.Delivery+" parts") {
+			t.Errorf("of %s parts it says %q", d.Delivery, d.Error)
+		}
+	}
+}

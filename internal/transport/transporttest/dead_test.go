@@ -12,8 +12,8 @@ import (
 	"github.com/carillon-rt/carillon/internal/transport/transporttest"
 )
 
-// One client in twenty, or in four, never reads, whatever its overflow: all the others get
-// everything, in order, meanwhile. When it wakes up it gets what is left for it.
+// One client in twenty, or more of them, never reads, whatever its overflow: all the others
+// get everything, in order, meanwhile. When it wakes up it gets what is left for it.
 func TestDeadReadersChangeNothingForTheOthers(t *testing.T) {
 	const events = 128
 	all(t, func(t *testing.T, door transporttest.Door) {

@@ -140,6 +140,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(methods) > 0 && !slices.Contains(methods, r.Method) {
 		h.count(hook, StatusMethod)
+		h.cfg.Logger.Info("a method is refused", "hook", hook.id, "remote", h.cfg.Remote(r), "method", r.Method)
 		w.Header().Set("Allow", strings.Join(methods, ", "))
 		w.WriteHeader(http.StatusMethodNotAllowed)
 		return

@@ -92,3 +92,8 @@ wait "$page" || die "the page did not show everything"
 
 node "$here/live.mjs" compare "$work"
 [ "$screenshot" = "$work/live.png" ] || echo "live: the page is in $screenshot"
+
+echo "live: the Go client's tests against the same node"
+CARILLON_URL=$url CARILLON_API_KEY=$key go test -C clients/go -count=1 -v -run '^TestLive' . >"$work/client.log" 2>&1 || { cat "$work/client.log"; die "the Go client's tests failed"; }
+! grep -q -- '--- SKIP' "$work/client.log" || die "the Go client's tests were skipped"
+grep -c -- '^--- PASS' "$work/client.log" | sed 's/$/ passed, 0 failed/'

@@ -67,7 +67,8 @@ type Engine interface {
 	// after, in order, each once, then for new ones as they are stored. It
 	// never skips: it returns an error instead, and the caller looks at State
 	// and Check before it opens again. f runs on one goroutine and must not
-	// block; the entry is f's to keep. Tail returns ctx's error when ctx ends.
+	// block; it may keep the entry. Of a new one Accepted may be when it was sent to
+	// the log, a moment before what Read says. Tail returns ctx's error when ctx ends.
 	Tail(ctx context.Context, partition int, after uint64, f func(*carillon.Entry)) error
 
 	// State reads the partition's bounds, from the leader.
@@ -242,6 +243,7 @@ type Stats struct {
 	QueueDepth    int    // events waiting for a flight
 	ReadEntries   uint64
 	Cuts          uint64 // times an organization was cut back to its byte budget
+	TailCatchUps  uint64 // times a tail read the log, because what was stored here did not reach it otherwise
 	AckNanosTotal uint64 // time from Append to done, summed over batches
 	AckCount      uint64
 

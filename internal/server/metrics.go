@@ -82,6 +82,7 @@ func (s *Server) sample(ctx context.Context) telemetry.Sample {
 	e := parts.engine.Stats()
 	m.EphemeralHeard, m.EphemeralDropped["buffer"] = e.SignalsHeard, e.SignalsDropped
 	m.Appends, m.AppendFailures, m.AppendDuplicates = e.Appends, e.Failures, e.Duplicates
+	m.TailCatchUps = e.TailCatchUps
 	m.Flights, m.BatchFlights, m.QueueDepth, m.ReadEntries = e.Flights, e.BatchFlights, e.QueueDepth, e.ReadEntries
 	m.AckCount, m.AckTotal = e.AckCount, time.Duration(e.AckNanosTotal)
 

@@ -88,6 +88,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	e.counter("carillon_resumes_total", "Cursors of clients, by where they could be verified.", s.LogLookups, "from", "log")
 	e.counter("carillon_tail_entries_total", "Events read from the ends of the log.", s.TailEntries)
 	e.counter("carillon_tail_reopened_total", "Times the end of a partition had to be opened again.", s.TailReopened)
+	e.counter("carillon_tail_catch_ups_total", "Times the end of a partition was read from the log, because what this node stored did not reach its tail otherwise.", s.TailCatchUps)
 	e.counter("carillon_tail_resets_total", "Times a partition turned out to be another one than before.", s.TailResets)
 	e.counter("carillon_scan_passes_total", "Reads of the log for clients below the ring.", s.ScanPasses)
 	e.counter("carillon_scan_entries_total", "Events read by them.", s.ScanEntries)

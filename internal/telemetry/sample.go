@@ -41,6 +41,7 @@ type Sample struct {
 	Replayed                  uint64
 	RingResumes, LogLookups   uint64
 	TailEntries, TailReopened uint64
+	TailCatchUps              uint64
 	TailResets                uint64
 	ScanPasses, ScanEntries   uint64
 	ScanStale                 uint64

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,8 @@ func testRoundTrip(t *testing.T, w *bench) {
 		{Type: "large", Time: event(0).Time, Data: bytes.Repeat([]byte("x"), 200_000)},
 	}
 	before := time.Now()
+	ch, stop := w.tail(w.a.Partition(), 0)
+	w.next(ch, len(w.fill(w.b, 1))) // it is live
 	var batch []engine.Append
 	for i, ev := range want {
 		batch = append(batch, engine.Append{Event: ev, Key: fmt.Sprintf("u.%s:%d", odd, i)})
@@ -69,13 +72,21 @@ func testRoundTrip(t *testing.T, w *bench) {
 	check("read", got)
 	leader, _ := w.read(w.a, engine.Range{Leader: true})
 	check("leader", leader)
-	ch, stop := w.tail(w.a.Partition(), 0)
+	live := w.next(ch, len(want))
+	_ = stop()
+	check("live tail", live)
+	ch, stop = w.tail(w.a.Partition(), got[0].Pos.Seq-1)
 	tailed := w.next(ch, len(want))
 	_ = stop()
 	check("tail", tailed)
 	for i := range got {
-		if !got[i].Accepted.Equal(tailed[i].Accepted) || !got[i].Accepted.Equal(leader[i].Accepted) {
-			t.Errorf("event %d was accepted at %v, %v and %v", i, got[i].Accepted, tailed[i].Accepted, leader[i].Accepted)
+		if !got[i].Accepted.Equal(tailed[i].Accepted) || !got[i].Accepted.Equal(leader[i].Accepted) || live[i].Accepted.After(got[i].Accepted) {
+			t.Errorf("event %d was accepted at %v, %v and %v, live %v", i, got[i].Accepted, tailed[i].Accepted, leader[i].Accepted, live[i].Accepted)
+		}
+		// What is live is what is read, down to what is missing and what is empty.
+		live[i].Accepted = got[i].Accepted
+		if !reflect.DeepEqual(live[i], got[i]) {
+			t.Errorf("event %d: live %#v, read %#v", i, live[i], got[i])
 		}
 	}
 	if r := w.append(w.a, batch[3])[0]; !r.Duplicate || r.Pos != receipts[3].Pos {

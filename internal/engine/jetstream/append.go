@@ -33,6 +33,7 @@ type item struct {
 	unsure  bool // an earlier flight may have stored it
 	dup     bool
 	seq     uint64
+	sent    time.Time
 }
 
 // pending is a batch on its way into the log.
@@ -92,6 +93,7 @@ type committer struct {
 	head    uint64 // the last sequence this goroutine saw stored
 	cost    cost
 	msg     nats.Msg
+	made    decoder // of entries from what was appended
 	headers headers
 	reply   []byte
 	taken   []*pending

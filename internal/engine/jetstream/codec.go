@@ -292,3 +292,28 @@ func (d *decoder) entry(subject string, h nats.Header, data []byte, seq uint64, 
 	}
 	return e, err
 }
+
+// made is what entry reads back of an event that was stored, but for the time: it
+// keeps nothing of what the event came in.
+func (d *decoder) made(ev *carillon.Event, org carillon.OrgID, pos carillon.Position, accepted time.Time) *carillon.Entry {
+	e := &carillon.Entry{
+		Event: carillon.Event{
+			Type:     carillon.Type(d.share(string(ev.Type))),
+			Time:     time.UnixMilli(ev.Time.UnixMilli()).UTC(),
+			Subject:  strings.Clone(ev.Subject),
+			Data:     append([]byte{}, ev.Data...),
+			To:       carillon.Audience{Room: d.share(ev.To.Room)},
+			From:     d.share(ev.From),
+			Source:   d.share(ev.Source),
+			Delivery: strings.Clone(ev.Delivery),
+		},
+		Org: org, Pos: pos, Accepted: accepted,
+	}
+	if len(ev.CE) > 0 {
+		e.CE = bytes.Clone(ev.CE)
+	}
+	for _, user := range ev.To.Users {
+		e.To.Users = append(e.To.Users, d.share(user))
+	}
+	return e
+}

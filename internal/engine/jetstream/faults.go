@@ -70,7 +70,7 @@ func (f Faults) restart(ctx context.Context, meanwhile func() error) error {
 	// The caller goes on when the engine is back.
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	for _, nc := range []*nats.Conn{f.engine.signals, f.engine.replays, f.engine.events.tails, f.engine.intake.tails} {
+	for _, nc := range []*nats.Conn{f.engine.signals, f.engine.replays} {
 		err := nc.FlushWithContext(ctx)
 		for errors.Is(err, nats.ErrConnectionClosed) && ctx.Err() == nil { // it had not noticed yet
 			<-time.After(inProcessWait)

@@ -146,7 +146,7 @@ func (c *committer) fly(batches []*pending, grow bool) (all []*pending, wait tim
 	if !whole && !c.cost.batch(len(c.items)) {
 		var good bool
 		batches, good, wait = c.flyPlain(batches, first, grow)
-		unknown(c.items)
+		c.unknown(c.items)
 		if good && usual {
 			c.cost.flewPlain(len(c.items), time.Since(start))
 		}
@@ -157,7 +157,7 @@ func (c *committer) fly(batches []*pending, grow bool) (all []*pending, wait tim
 	a, guilty, ok := c.flyBatch(c.items, first)
 	switch {
 	case !ok:
-		unknown(c.items)
+		c.unknown(c.items)
 		return batches, retryWait
 	case guilty != nil:
 		guilty.owner.err = a.shown()
@@ -173,11 +173,15 @@ func (c *committer) fly(batches []*pending, grow bool) (all []*pending, wait tim
 }
 
 // unknown marks the items that were sent and not answered.
-func unknown(items []*item) {
+func (c *committer) unknown(items []*item) {
+	some := false
 	for _, it := range items {
 		if !it.stored && !it.refused {
-			it.unsure = true
+			it.unsure, some = true, true
 		}
+	}
+	if some {
+		c.part.feed.put(nil)
 	}
 }
 
@@ -279,6 +283,7 @@ func (c *committer) send(it *item, number int, answer bool) error {
 		c.msg.Reply = c.replyTo(number)
 	}
 	c.msg.Data = it.event.Data
+	it.sent = time.Now()
 	return c.conn.PublishMsg(&c.msg)
 }
 
@@ -500,6 +505,19 @@ func (c *committer) stored(it *item, seq uint64, dup bool) {
 		c.head = max(c.head, seq)
 		c.part.raise(c.position(it))
 		c.engine.books.count(&o.account, seq, engine.StoredSize(it.event))
+		c.tell(it)
+	}
+}
+
+// tell feeds the tails an item that was stored. Of one that was sent more than once
+// the stream may have an earlier sending, and the server's own word for it.
+func (c *committer) tell(it *item) {
+	switch {
+	case !c.part.feed.followed():
+	case it.unsure:
+		c.part.feed.put(nil)
+	default:
+		c.part.feed.put(c.made.made(it.event, it.owner.org.id, c.position(it), it.sent))
 	}
 }
 

@@ -63,8 +63,8 @@ type Engine struct {
 var _ engine.Engine = (*Engine)(nil)
 
 type counters struct {
-	appends, duplicates, flights, batchFlights, failures, read, cuts, ackNanos, acks atomic.Uint64
-	depth                                                                            atomic.Int64
+	appends, duplicates, flights, batchFlights, failures, read, cuts, catchUps, ackNanos, acks atomic.Uint64
+	depth                                                                                      atomic.Int64
 }
 
 // partition is what the engine knows of one stream.
@@ -74,6 +74,7 @@ type partition struct {
 	stream    string
 	branch    string // of its subjects
 	committer *committer
+	feed      feed // of what the committer stores, where nobody else writes
 	head      atomic.Pointer[carillon.Position]
 	breaks    atomic.Uint64 // tails that broke
 	// checked is what epoch said when head was last compared with the leader.
@@ -182,10 +183,13 @@ func (e *Engine) connect(dial dialer) (err error) {
 		return err
 	}
 	for _, k := range e.kinds() {
+		k.publish.dial = dial
+		if e.server != nil {
+			continue // its tails are fed
+		}
 		if k.tails, err = dial("tail"); err != nil {
 			return err
 		}
-		k.publish.dial = dial
 	}
 	e.readers.conn = e.replays
 	e.manage, err = jetstream.New(e.signals)
@@ -321,6 +325,7 @@ func (e *Engine) Stats() engine.Stats {
 		QueueDepth:    int(e.stats.depth.Load()),
 		ReadEntries:   e.stats.read.Load(),
 		Cuts:          e.stats.cuts.Load(),
+		TailCatchUps:  e.stats.catchUps.Load(),
 		AckNanosTotal: e.stats.ackNanos.Load(),
 		AckCount:      e.stats.acks.Load(),
 

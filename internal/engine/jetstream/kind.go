@@ -25,12 +25,12 @@ type kind struct {
 	bytes  int64 // of all its streams
 	chosen bool  // somebody has chosen bytes
 
-	window  int           // entries a tail asks for at a time
+	window  int           // entries a consumer's tail asks for at a time
 	silence time.Duration // after which it is broken
 
 	parts   []*partition
 	firsts  *firsts
-	tails   *nats.Conn
+	tails   *nats.Conn // for consumers
 	publish publishLink
 }
 

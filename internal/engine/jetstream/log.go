@@ -48,7 +48,7 @@ func (l *log) Read(ctx context.Context, r engine.Range, f func(*carillon.Entry) 
 	if err != nil {
 		return end, err
 	}
-	s := scan{log: l, r: r, f: f, seen: r.After, decode: decoder{partition: uint16(l.part.number)}}
+	s := scan{part: l.part, subject: l.org.subject, r: r, f: f, seen: r.After, decode: &decoder{partition: uint16(l.part.number)}}
 	if r.Leader {
 		err = s.leader(ctx)
 	} else {
@@ -81,10 +81,11 @@ func (l *log) Read(ctx context.Context, r engine.Range, f func(*carillon.Entry) 
 
 // scan is one Read on its way.
 type scan struct {
-	log    *log
-	r      engine.Range
-	f      func(*carillon.Entry) error
-	decode decoder
+	part    *partition
+	subject string // or "": everybody's entries
+	r       engine.Range
+	f       func(*carillon.Entry) error
+	decode  *decoder
 
 	seen  uint64 // the last entry passed on
 	read  int
@@ -102,11 +103,11 @@ func (s *scan) take(m stored) error {
 		return nil
 	}
 	if m.seq <= s.seen {
-		return fmt.Errorf("jetstream: read %s: sequence %d after %d", s.log.part.stream, m.seq, s.seen)
+		return fmt.Errorf("jetstream: read %s: sequence %d after %d", s.part.stream, m.seq, s.seen)
 	}
 	entry, err := s.decode.entry(m.subject, m.header, m.data, m.seq, m.time)
 	if err != nil {
-		return fmt.Errorf("jetstream: read %s: sequence %d: %w", s.log.part.stream, m.seq, err)
+		return fmt.Errorf("jetstream: read %s: sequence %d: %w", s.part.stream, m.seq, err)
 	}
 	if err := s.f(entry); err != nil {
 		return err
@@ -119,7 +120,7 @@ func (s *scan) take(m stored) error {
 
 // peek looks for an entry between where the read was full and the range's end.
 func (s *scan) peek(ctx context.Context) error {
-	m, err := s.log.engine.get(ctx, s.log.part, getRequest{Seq: s.seen + 1, NextFor: s.log.org.subject}, true)
+	m, err := s.part.kind.engine.get(ctx, s.part, getRequest{Seq: s.seen + 1, NextFor: s.subject}, true)
 	if err != nil {
 		return err
 	}
@@ -143,7 +144,7 @@ func (s *scan) confirm(ctx context.Context) error {
 
 func (s *scan) leader(ctx context.Context) error {
 	for !s.full() && !s.past && !s.ended {
-		m, err := s.log.engine.get(ctx, s.log.part, getRequest{Seq: s.seen + 1, NextFor: s.log.org.subject}, true)
+		m, err := s.part.kind.engine.get(ctx, s.part, getRequest{Seq: s.seen + 1, NextFor: s.subject}, true)
 		if err != nil {
 			return err
 		}
@@ -166,10 +167,10 @@ const (
 )
 
 func (s *scan) direct(ctx context.Context) error {
-	e := s.log.engine
+	e := s.part.kind.engine
 	reader, err := e.readers.get()
 	if err != nil {
-		return wrap(err, "read "+s.log.part.stream)
+		return wrap(err, "read "+s.part.stream)
 	}
 	defer e.readers.put(reader)
 	for !s.full() && !s.past && !s.ended {
@@ -181,7 +182,7 @@ func (s *scan) direct(ctx context.Context) error {
 			}
 			n = int(min(uint64(n), s.r.UpTo-s.seen))
 		}
-		request := getRequest{Seq: s.seen + 1, NextFor: s.log.org.subject, Batch: n, MaxBytes: min(s.r.MaxBytes-s.bytes, readBytes)}
+		request := getRequest{Seq: s.seen + 1, NextFor: s.subject, Batch: n, MaxBytes: min(s.r.MaxBytes-s.bytes, readBytes)}
 		if err := s.batch(ctx, reader, request); err != nil {
 			return err
 		}
@@ -195,29 +196,29 @@ func (s *scan) batch(ctx context.Context, reader *reader, request getRequest) er
 	if err != nil {
 		return err
 	}
-	inbox, err := reader.ask(s.log.part.stream, body)
+	inbox, err := reader.ask(s.part.stream, body)
 	if err != nil {
-		return wrap(err, "read "+s.log.part.stream)
+		return wrap(err, "read "+s.part.stream)
 	}
 	before := s.seen
 	for {
 		msg, err := reader.next(ctx, inbox)
 		if err != nil {
-			return wrap(err, "read "+s.log.part.stream)
+			return wrap(err, "read "+s.part.stream)
 		}
 		switch status := msg.Header.Get(hdrStatus); status {
 		case "":
 		case "204": // the end of the batch
 			s.ended = msg.Header.Get(hdrPending) == "0" && !s.past
 			if s.seen == before && !s.ended && !s.past {
-				return fmt.Errorf("jetstream: read %s: an empty answer", s.log.part.stream)
+				return fmt.Errorf("jetstream: read %s: an empty answer", s.part.stream)
 			}
 			return nil
 		case "404":
 			s.ended = true
 			return nil
 		default:
-			return fmt.Errorf("jetstream: read %s: the log answers %s %s", s.log.part.stream, status, msg.Header.Get("Description"))
+			return fmt.Errorf("jetstream: read %s: the log answers %s %s", s.part.stream, status, msg.Header.Get("Description"))
 		}
 		if s.past {
 			continue

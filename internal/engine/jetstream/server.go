@@ -26,8 +26,15 @@ const unlimitedStore = 1 << 60
 type embedded struct {
 	options server.Options
 	logger  *slog.Logger
-	current atomic.Pointer[server.Server]
+	current atomic.Pointer[running]
 	turn    sync.Mutex // held while it starts or stops
+}
+
+// running is the server from a start to the next stop.
+type running struct {
+	*server.Server
+	life context.Context
+	end  context.CancelFunc
 }
 
 func newEmbedded(c Config) *embedded {
@@ -70,7 +77,8 @@ func (s *embedded) begin(ctx context.Context) error {
 		srv.WaitForShutdown()
 		return fmt.Errorf("jetstream: the embedded server was not ready within %v", timeout)
 	}
-	s.current.Store(srv)
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	s.current.Store(&running{srv, life, end})
 	return nil
 }
 
@@ -82,6 +90,7 @@ func (s *embedded) stop() {
 
 func (s *embedded) halt() {
 	if srv := s.current.Swap(nil); srv != nil {
+		srv.end()
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	}
@@ -102,6 +111,15 @@ func (s *embedded) restart(ctx context.Context, meanwhile func() error) error {
 }
 
 var errStopped = errors.New("jetstream: the embedded server is not running")
+
+// life ends when the server that runs now is stopped.
+func (s *embedded) life() (context.Context, error) {
+	srv := s.current.Load()
+	if srv == nil {
+		return nil, errStopped
+	}
+	return srv.life, nil
+}
 
 // InProcessConn lets a client connect to whichever server runs now.
 func (s *embedded) InProcessConn() (net.Conn, error) {

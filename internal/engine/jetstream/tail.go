@@ -2,42 +2,19 @@ package jetstream
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"math"
 	"time"
-
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/engine"
 )
 
-const (
-	tailBatch     = 512 // entries asked for at a time
-	tailHeartbeat = 500 * time.Millisecond
-	tailExpiry    = 5 * time.Second
-	tailSilence   = 4 * tailHeartbeat // without a sign of life: broken
+// lookEvery is how often a tail that is fed nothing looks at the stream itself.
+const lookEvery = 2 * time.Second
 
-	// Those of an intake. Its entries may be large: the server breaks with who has
-	// 64 MiB before it unread, and says nothing while it stores a large batch.
-	intakeTailBatch   = 32
-	intakeTailSilence = 4 * tailSilence
-
-	// tailBacklog holds all the server may send, and what it says between.
-	tailBacklog = 2*tailBatch + 64
-	// consumerLife is how long the server keeps a consumer nobody asks.
-	consumerLife = 30 * time.Second
-)
-
-// Tail follows one partition; see engine.Engine.
-//
-// It reads through a consumer of its own and checks that the consumer's count
-// has no hole. A consumer that repairs itself would go on silently on a stream
-// that was made anew, so at anything odd Tail gives up instead.
+// Tail follows one partition; see engine.Engine. On the embedded server it is fed by
+// this process's own appends, elsewhere through a consumer.
 func (e *Engine) Tail(ctx context.Context, partition int, after uint64, f func(*carillon.Entry)) error {
 	p, err := e.partition(partition)
 	if err != nil {
@@ -46,7 +23,11 @@ func (e *Engine) Tail(ctx context.Context, partition int, after uint64, f func(*
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err = e.tail(ctx, p, after, f)
+	if e.server != nil {
+		err = e.follow(ctx, p, after, f)
+	} else {
+		err = e.consume(ctx, p, after, f)
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -59,204 +40,131 @@ func (e *Engine) Tail(ctx context.Context, partition int, after uint64, f func(*
 	}
 }
 
-func (e *Engine) tail(ctx context.Context, p *partition, after uint64, f func(*carillon.Entry)) error {
-	messages := make(chan *nats.Msg, tailBacklog)
-	inbox := newInbox()
-	sub, err := p.kind.tails.ChanSubscribe(inbox, messages)
+// follow follows a partition that only this process writes. What is stored comes
+// from the committer as soon as it is acknowledged; nothing that was just written is
+// read again, which costs a third of a publish, and makes the server keep its write
+// buffers. The stream is read for what the committer does not know or the inlet does
+// not hold: at the start, where a sequence is missing, after an append whose answer
+// was lost, and every lookEvery without an entry.
+//
+// The sequences of one server without copies have no holes, so that one that is
+// missing is always seen. A stream that was made anew is known by the time at which
+// it was made, or by a sequence that comes again.
+func (e *Engine) follow(parent context.Context, p *partition, after uint64, f func(*carillon.Entry)) error {
+	life, err := e.server.life()
 	if err != nil {
-		return wrap(err, "tail "+p.stream)
-	}
-	defer func() { _ = sub.Unsubscribe() }()
-
-	starting, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	consumer, err := e.manage.CreateConsumer(starting, p.stream, jetstream.ConsumerConfig{
-		AckPolicy:         jetstream.AckNonePolicy,
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       after + 1,
-		MemoryStorage:     true,
-		Replicas:          1,
-		InactiveThreshold: consumerLife,
-	})
-	if err != nil {
-		return wrap(err, "tail "+p.stream)
-	}
-	name := consumer.CachedInfo().Name
-	defer e.dropConsumer(p, name)
-
-	t := tailer{
-		stream: p.stream, after: after, inbox: inbox,
-		next:   apiPrefix + "CONSUMER.MSG.NEXT." + p.stream + "." + name,
-		conn:   p.kind.tails,
-		window: p.kind.window,
-		decode: decoder{partition: uint16(p.number)},
-	}
-	if err := t.ask(); err != nil {
 		return err
 	}
-	silence := time.NewTimer(p.kind.silence)
-	defer silence.Stop()
-	for {
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
+	defer context.AfterFunc(life, cancel)()
+	in := p.feed.join()
+	defer p.feed.leave(in)
+	t := follower{engine: e, part: p, in: in, f: f, after: after, decode: decoder{partition: uint16(p.number)}}
+	err = t.look(ctx)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for err == nil {
 		select {
-		case msg := <-messages:
-			entry, err := t.receive(msg)
-			if errors.Is(err, errUnknownYet) {
-				err = t.askAgain(ctx)
-			} else {
-				silence.Reset(p.kind.silence)
+		case <-in.wake:
+			err = t.take(ctx)
+		case <-tick.C:
+			if !t.busy {
+				err = t.look(ctx)
 			}
-			if err != nil {
-				return err
-			}
-			if entry != nil {
-				p.raise(entry.Pos)
-				f(entry)
-			}
-		case <-silence.C:
-			return fmt.Errorf("%w: nothing heard of %s for %v", errTailBroken, p.stream, p.kind.silence)
+			t.busy = false
 		case <-e.closing:
 			return engine.ErrClosed
 		case <-ctx.Done():
-			return ctx.Err()
+			err = ctx.Err()
 		}
-		if sub.IsValid() {
-			continue
-		}
-		return fmt.Errorf("%w: the subscription to %s ended", errTailBroken, p.stream)
 	}
+	if parent.Err() == nil && ctx.Err() != nil {
+		return fmt.Errorf("%w: the server of %s has stopped", errTailBroken, p.stream)
+	}
+	return fmt.Errorf("%w: %w", errTailBroken, err)
 }
 
-// dropConsumer frees a consumer soon; the server would do so later.
-func (e *Engine) dropConsumer(p *partition, name string) {
-	_ = p.kind.tails.Publish(apiPrefix+"CONSUMER.DELETE."+p.stream+"."+name, nil)
-}
-
-// tailer reads the messages of one consumer.
-type tailer struct {
-	stream string
-	conn   *nats.Conn
-	inbox  string
-	next   string
-	window int // entries asked for at a time
+// follower is one tail of a partition that only this process writes.
+type follower struct {
+	engine *Engine
+	part   *partition
+	in     *inlet
+	f      func(*carillon.Entry)
 	decode decoder
 
-	known bool   // it has answered
-	after uint64 // the last sequence passed on
-	count uint64 // of messages the consumer has delivered
-	asked int    // messages the server may still send
+	made  time.Time // when the stream was
+	after uint64    // every entry up to here was passed on, or is gone
+	moved bool      // some entry was passed on
+	fed   uint64    // the sequence that the committer said last
+	busy  bool      // and it did since the last tick
 }
 
-func (t *tailer) ask() error {
-	body, err := json.Marshal(struct {
-		Batch     int           `json:"batch"`
-		Expires   time.Duration `json:"expires"`
-		Heartbeat time.Duration `json:"idle_heartbeat"`
-	}{t.window, tailExpiry, tailHeartbeat})
+// look compares the tail with the stream and reads what is missing.
+func (t *follower) look(ctx context.Context) error {
+	info, err := t.engine.info(ctx, t.part, "")
 	if err != nil {
 		return err
 	}
-	t.asked += t.window
-	return wrap(t.conn.PublishRequest(t.next, t.inbox, body), "tail "+t.stream)
-}
-
-// askAgain asks a consumer that its server has made, and the one we are connected
-// to has not heard of yet.
-func (t *tailer) askAgain(ctx context.Context) error {
-	t.asked = 0
-	select {
-	case <-time.After(inProcessWait):
-		return t.ask()
-	case <-ctx.Done():
-		return ctx.Err()
+	switch last := info.State.LastSeq; {
+	case t.made.IsZero():
+		t.made = info.Created
+	case !info.Created.Equal(t.made):
+		return fmt.Errorf("%s was made anew", t.part.stream)
+	case t.moved && last < t.after:
+		return fmt.Errorf("%s ends at %d, and had %d", t.part.stream, last, t.after)
 	}
-}
-
-// receive handles one message: an entry, or a word of the server's.
-func (t *tailer) receive(msg *nats.Msg) (*carillon.Entry, error) {
-	if status := msg.Header.Get(hdrStatus); status != "" && len(msg.Data) == 0 {
-		err := t.heard(status, msg)
-		t.known = t.known || err == nil
-		return nil, err
-	}
-	t.known = true
-	m, err := parseDelivery(msg.Reply)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", errTailBroken, t.stream, err)
-	}
-	t.count++
-	if m.count != t.count || m.delivered != 1 || m.stream != t.stream {
-		return nil, fmt.Errorf("%w: delivery %d of %s instead of %d", errTailBroken, m.count, t.stream, t.count)
-	}
-	if t.asked--; t.asked <= t.window/2 {
-		if err := t.ask(); err != nil {
-			return nil, err
-		}
-	}
-	if m.seq <= t.after {
-		return nil, nil
-	}
-	entry, err := t.decode.entry(msg.Subject, msg.Header, msg.Data, m.seq, m.time)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: sequence %d: %w", errTailBroken, t.stream, m.seq, err)
-	}
-	t.after = m.seq
-	return entry, nil
-}
-
-func (t *tailer) heard(status string, msg *nats.Msg) error {
-	switch status {
-	case "100": // heartbeat: it tells how many it has delivered
-		if last := msg.Header.Get("Nats-Last-Consumer"); last != "" && last != strconv.FormatUint(t.count, 10) {
-			return fmt.Errorf("%w: %s has delivered %s, here are %d", errTailBroken, t.stream, last, t.count)
-		}
-		return nil
-	case "503": // nobody has the consumer
-		if !t.known {
-			return errUnknownYet
-		}
-	case "408": // a request ran out
-		left, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
-		if err != nil {
-			return fmt.Errorf("%w: %s: a request ended without its count", errTailBroken, t.stream)
-		}
-		if t.asked -= left; t.asked <= t.window/2 {
-			return t.ask()
-		}
+	if info.State.LastSeq <= t.after {
 		return nil
 	}
-	return fmt.Errorf("%w: %s: the log answers %s %s", errTailBroken, t.stream, status, msg.Header.Get("Description"))
+	if err := t.read(ctx, 0); err != nil {
+		return err
+	}
+	t.after = max(t.after, info.State.LastSeq) // what is not there any more
+	return nil
 }
 
-// delivery is what a consumer says of a message, in its reply subject.
-type delivery struct {
-	stream                string
-	delivered, seq, count uint64
-	time                  time.Time
+// take passes on what the committer has put into the inlet.
+func (t *follower) take(ctx context.Context) error {
+	entries, missed := t.in.take()
+	for _, entry := range entries {
+		seq := entry.Pos.Seq
+		if seq <= t.fed {
+			return fmt.Errorf("%s stored %d after %d", t.part.stream, seq, t.fed)
+		}
+		t.fed, t.busy = seq, true
+		if seq > t.after+1 {
+			if err := t.read(ctx, seq-1); err != nil {
+				return err
+			}
+		}
+		if seq > t.after {
+			t.pass(entry)
+		}
+	}
+	if !missed {
+		return nil
+	}
+	t.engine.stats.catchUps.Add(1)
+	return t.read(ctx, 0)
 }
 
-// parseDelivery reads $JS.ACK.<stream>.<consumer>.<delivered>.<stream
-// sequence>.<consumer sequence>.<time>.<pending>, or the longer form with
-// domain and account before the stream.
-func parseDelivery(reply string) (d delivery, err error) {
-	rest, ok := strings.CutPrefix(reply, "$JS.ACK.")
-	if !ok {
-		return d, fmt.Errorf("no delivery: %q", reply)
+// read passes on what the stream has after what was passed on, up to a sequence or
+// to its end.
+func (t *follower) read(ctx context.Context, upTo uint64) error {
+	s := scan{
+		part: t.part, decode: &t.decode, seen: t.after,
+		r: engine.Range{UpTo: upTo, Limit: math.MaxInt, MaxBytes: math.MaxInt},
+		f: func(entry *carillon.Entry) error {
+			t.part.raise(entry.Pos)
+			t.pass(entry)
+			return nil
+		},
 	}
-	if strings.Count(rest, ".") >= 8 {
-		for range 2 {
-			_, rest, _ = strings.Cut(rest, ".")
-		}
-	}
-	var nanos uint64
-	d.stream, rest, _ = strings.Cut(rest, ".")
-	_, rest, _ = strings.Cut(rest, ".")
-	for _, field := range []*uint64{&d.delivered, &d.seq, &d.count, &nanos} {
-		var token string
-		token, rest, _ = strings.Cut(rest, ".")
-		if *field, err = strconv.ParseUint(token, 10, 64); err != nil {
-			return d, fmt.Errorf("no delivery: %q", reply)
-		}
-	}
-	d.time = time.Unix(0, int64(nanos)).UTC()
-	return d, nil
+	return s.direct(ctx)
+}
+
+func (t *follower) pass(entry *carillon.Entry) {
+	t.after, t.moved = entry.Pos.Seq, true
+	t.f(entry)
 }

@@ -33,7 +33,7 @@ type embedded struct {
 // running is the server from a start to the next stop.
 type running struct {
 	*server.Server
-	life context.Context
+	life context.Context //nolint:containedctx // from its start to its stop
 	end  context.CancelFunc
 }
 

@@ -38,6 +38,7 @@ type Hub struct {
 	cfg    Config
 	log    *slog.Logger
 	parts  []*partition
+	budget budget // of the rings
 	shards []*Shard
 	scans  *scans
 	next   atomic.Uint64 // the shard for the next session
@@ -74,12 +75,12 @@ func New(cfg Config) *Hub {
 	if cfg.RingBytes <= 0 {
 		cfg.RingBytes = 64 << 20
 	}
-	h := &Hub{cfg: cfg, log: cfg.Logger, realms: map[carillon.OrgID]*Realm{}, ears: map[carillon.OrgID]*ear{}}
+	h := &Hub{cfg: cfg, log: cfg.Logger, budget: budget{bytes: cfg.RingBytes}, realms: map[carillon.OrgID]*Realm{}, ears: map[carillon.OrgID]*ear{}}
 	parts := cfg.Engine.Partitions()
 	for i := range parts {
 		h.parts = append(h.parts, &partition{
 			hub: h, id: i, warm: make(chan struct{}),
-			ring: newRing(cfg.RingBytes/int64(parts), carillon.Position{}),
+			ring: newRing(&h.budget),
 		})
 	}
 	for i := range cfg.Shards {
@@ -106,11 +107,9 @@ func New(cfg Config) *Hub {
 func (h *Hub) Start(ctx context.Context) error {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	h.cancel = cancel
-	for _, p := range h.parts {
-		if err := p.begin(ctx); err != nil {
-			cancel()
-			return err
-		}
+	if err := h.begin(ctx); err != nil {
+		cancel()
+		return err
 	}
 	for _, p := range h.parts {
 		h.wg.Go(func() { p.run(run) })

@@ -72,10 +72,24 @@ func (d *Delivery) leave() (bytes int64) {
 	return bytes
 }
 
-// chunkSize is how many entries share one piece of the ring.
-const chunkSize = 256
+// chunkSize is how many entries one piece of the ring has at most, and chunkBytes how
+// many bytes, unless a single entry is larger.
+const (
+	chunkSize  = 256
+	chunkBytes = 256 << 10
+)
 
 type chunk [chunkSize]*Delivery
+
+// last is its newest entry.
+func (c *chunk) last() *Delivery {
+	for i := chunkSize - 1; i > 0; i-- {
+		if c[i] != nil {
+			return c[i]
+		}
+	}
+	return c[0]
+}
 
 // ringTable is the ring's directory; it is replaced, never changed.
 type ringTable struct {
@@ -92,6 +106,18 @@ func (t *ringTable) get(n uint64) *Delivery {
 		return nil
 	}
 	return t.chunks[i/chunkSize][i%chunkSize]
+}
+
+// evictable reports whether the oldest chunk may leave: the newest two stay.
+func (t *ringTable) evictable() bool { return len(t.chunks) > 2 }
+
+// from is the entry at n or, where that is a hole, the one behind it.
+func (t *ringTable) from(n uint64) *Delivery {
+	d := t.get(n)
+	if d == nil && n >= t.base {
+		d = t.get(t.base + ((n-t.base)/chunkSize+1)*chunkSize)
+	}
+	return d
 }
 
 // chain is what the ring knows of one organization.
@@ -145,20 +171,26 @@ func (c *chain) newest(key string) uint64 {
 }
 
 // ring holds the recent entries of a partition, of all organizations, in order.
-// The tail is its only writer; anyone may read. Entries have consecutive
-// indices from 1; sequences of the log rise with them but have holes.
+// The tail appends; its oldest entries leave when the rings of the node together are
+// over their budget; anyone may read. Indices of entries rise from 1. They have holes
+// where a chunk was full of bytes before it was full of entries, as sequences of the
+// log have holes.
 type ring struct {
-	budget int64
+	budget *budget
 	left   *[]byte // stands for an encoding that was not made before its entry left
 
 	head  atomic.Uint64 // index of the newest entry; published after the entry
 	table atomic.Pointer[ringTable]
+	count atomic.Int64 // of entries
 	bytes atomic.Int64 // entries and their encodings
 	start atomic.Uint64
-	// evictions are how often it was over its budget.
+	// evictions are how often its oldest entries had to leave.
 	evictions atomic.Uint64
 	// floor is the position just before the oldest entry here.
 	floor atomic.Pointer[carillon.Position]
+
+	turn   sync.Mutex // held by whoever appends, evicts or resets
+	filled int        // bytes of the newest chunk without encodings; guarded by turn
 
 	mu      sync.RWMutex // guards chains
 	chains  map[carillon.OrgID]*chain
@@ -169,12 +201,19 @@ type ring struct {
 // subscribers of them.
 const maxChains = 100_000
 
-func newRing(budget int64, base carillon.Position) *ring {
-	r := &ring{budget: budget, left: new([]byte), chains: map[carillon.OrgID]*chain{}}
-	r.table.Store(&ringTable{base: 1})
+func newRing(b *budget) *ring {
+	r := &ring{budget: b, left: new([]byte), chains: map[carillon.OrgID]*chain{}}
+	b.rings = append(b.rings, r)
+	r.begin(carillon.Position{})
+	return r
+}
+
+// begin has the ring begin behind base. It is empty.
+func (r *ring) begin(base carillon.Position) {
+	r.table.Store(&ringTable{base: r.head.Load() + 1})
 	r.floor.Store(&base)
 	r.start.Store(base.Seq)
-	return r
+	r.filled = 0
 }
 
 // chainOf returns what is known of an organization, making it if need be.
@@ -213,10 +252,18 @@ func (r *ring) attach(org carillon.OrgID, realm *Realm) *chain {
 
 // append adds the newest entry. Only the tail calls it.
 func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
+	r.turn.Lock()
+	defer r.turn.Unlock()
 	c := r.chainOf(e.Org)
 	n := r.head.Load() + 1
-	d := &Delivery{Entry: e, at: place{n: n, pos: e.Pos}, ring: r}
 	t := r.table.Load()
+	if n-t.base == uint64(len(t.chunks))*chunkSize {
+		r.filled = 0
+	} else if size := e.Size(); r.filled > 0 && r.filled+size > chunkBytes {
+		n, r.filled = t.base+uint64(len(t.chunks))*chunkSize, 0
+	}
+	r.filled += e.Size()
+	d := &Delivery{Entry: e, at: place{n: n, pos: e.Pos}, ring: r}
 	prev := t.get(c.head.Load())
 	if prev != nil {
 		d.prev = prev.at.n
@@ -229,6 +276,7 @@ func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
 		t = grown
 	}
 	t.chunks[i/chunkSize][i%chunkSize] = d
+	r.count.Add(1)
 	r.bytes.Add(int64(e.Size()))
 	r.table.Store(t)
 	if prev != nil {
@@ -237,7 +285,7 @@ func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
 	c.enter(d)
 	c.head.Store(n)
 	r.head.Store(n)
-	r.evict()
+	r.forget()
 	return d, c
 }
 
@@ -250,37 +298,46 @@ func (r *ring) newest() *Delivery {
 	}
 }
 
-// evict drops the oldest chunks while the ring is over its budget; the newest
-// two stay. A reader that has loaded the table keeps what it sees.
-func (r *ring) evict() {
+// evict drops the oldest chunk, unless it has to stay. A reader that has loaded the
+// table keeps what it sees.
+func (r *ring) evict() bool {
+	r.turn.Lock()
+	defer r.turn.Unlock()
 	t := r.table.Load()
-	for r.bytes.Load() > r.budget && len(t.chunks) > 2 {
-		r.evictions.Add(1)
-		var freed int64
-		var last *Delivery
-		for _, d := range t.chunks[0] {
-			freed += d.leave()
-			c := r.chainOf(d.Entry.Org)
-			c.evicted.Store(d.at.pos.Seq)
-			c.leave(d)
-			last = d
+	if !t.evictable() {
+		return false
+	}
+	r.evictions.Add(1)
+	var freed int64
+	for _, d := range t.chunks[0] {
+		if d == nil {
+			break
 		}
-		r.floor.Store(&last.at.pos)
-		t = &ringTable{base: t.base + chunkSize, chunks: append([]*chunk(nil), t.chunks[1:]...)}
-		r.table.Store(t)
-		r.bytes.Add(-freed)
+		r.count.Add(-1)
+		freed += d.leave()
+		c := r.chainOf(d.Entry.Org)
+		c.evicted.Store(d.at.pos.Seq)
+		c.leave(d)
 	}
-	if r.mu.RLock(); len(r.chains) > maxChains {
-		r.mu.RUnlock()
-		r.dropChains(t.base)
-	} else {
-		r.mu.RUnlock()
-	}
+	r.floor.Store(&t.chunks[0].last().at.pos)
+	t = &ringTable{base: t.base + chunkSize, chunks: append([]*chunk(nil), t.chunks[1:]...)}
+	r.table.Store(t)
+	r.bytes.Add(-freed)
+	return true
 }
 
-func (r *ring) dropChains(oldest uint64) {
+// forget drops the organizations that are neither here nor listened to, if there are too
+// many.
+func (r *ring) forget() {
+	r.mu.RLock()
+	few := len(r.chains) <= maxChains
+	r.mu.RUnlock()
+	if few {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	oldest := r.table.Load().base
 	for org, c := range r.chains {
 		if c.realm.Load() == nil && c.head.Load() < oldest {
 			delete(r.chains, org)
@@ -291,6 +348,8 @@ func (r *ring) dropChains(oldest uint64) {
 
 // reset empties the ring: what follows comes after base.
 func (r *ring) reset(base carillon.Position) {
+	r.turn.Lock()
+	defer r.turn.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for org, c := range r.chains {
@@ -312,10 +371,9 @@ func (r *ring) reset(base carillon.Position) {
 			}
 		}
 	}
+	r.count.Store(0)
 	r.bytes.Add(-freed)
-	r.table.Store(&ringTable{base: r.head.Load() + 1})
-	r.floor.Store(&base)
-	r.start.Store(base.Seq)
+	r.begin(base)
 }
 
 // view is a consistent look at one organization's entries in the ring.
@@ -371,12 +429,13 @@ func (r *ring) verify(pos carillon.Position) verdict {
 	if head < t.base {
 		return unknown
 	}
+	at := func(i int) *Delivery { return t.from(t.base + uint64(i)) } // the newest chunk has no hole before head
 	count := int(head - t.base + 1)
-	i := sort.Search(count, func(i int) bool { return t.get(t.base+uint64(i)).at.pos.Seq >= pos.Seq })
+	i := sort.Search(count, func(i int) bool { return at(i).at.pos.Seq >= pos.Seq })
 	if i == count {
 		return unknown
 	}
-	d := t.get(t.base + uint64(i))
+	d := at(i)
 	switch {
 	case d.at.pos.Seq != pos.Seq:
 		return unknown

@@ -158,8 +158,8 @@ func (s *Shard) readFrom(part *partition, n uint64) {
 	}
 	for ; n <= head; n++ {
 		d := table.get(n)
-		if d == nil {
-			return
+		if d == nil { // a hole
+			continue
 		}
 		if realm := part.ring.chainOf(d.Entry.Org).realm.Load(); realm != nil {
 			nodes, _ := realm.match(d.Entry)

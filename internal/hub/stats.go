@@ -38,9 +38,7 @@ func (h *Hub) Stats(ctx context.Context) Stats {
 		sum.Resets += p.resets.Load()
 		sum.Evictions += p.ring.evictions.Load()
 		sum.RingBytes += uint64(max(p.ring.bytes.Load(), 0))
-		if head, t := p.ring.head.Load(), p.ring.table.Load(); head >= t.base {
-			sum.RingEntries += head - t.base + 1
-		}
+		sum.RingEntries += uint64(p.ring.count.Load())
 	}
 	sum.Passes, sum.Scanned, sum.StalePasses = h.passes.Load(), h.scanned.Load(), h.stale.Load()
 	sum.Queued = h.scans.queued.Load()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/engine"
 )
 
 // Bounds of the pause between two attempts to read a partition's tail.
@@ -41,16 +42,33 @@ type partition struct {
 // watch has the shard woken at the next entry of the partition, whosever it is.
 func (p *partition) watch(shard int) { p.watchers.Or(1 << shard) }
 
-// begin fills in where the tail starts: so far back that the ring will be full.
-func (p *partition) begin(ctx context.Context) error {
-	st, err := p.hub.cfg.Engine.State(ctx, p.id)
-	if err != nil {
-		return err
+// ringCost is about what an entry costs in a ring beyond its size in the log, in bytes.
+const ringCost = 512
+
+// begin fills in where the tails start: so far back that the rings will be full.
+func (h *Hub) begin(ctx context.Context) error {
+	states, has := make([]engine.State, len(h.parts)), make([]int64, len(h.parts))
+	for i := range h.parts {
+		st, err := h.cfg.Engine.State(ctx, i)
+		if err != nil {
+			return err
+		}
+		states[i], has[i] = st, int64(st.Bytes+st.Entries*ringCost)
 	}
+	for i, room := range h.budget.divide(has) {
+		if err := h.parts[i].begin(ctx, states[i], room); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin fills in where the tail starts, so that the ring begins with at most so many
+// bytes.
+func (p *partition) begin(ctx context.Context, st engine.State, room int64) (err error) {
 	base := st.Last
 	if st.Entries > 0 {
-		size := st.Bytes/st.Entries + 512
-		n := min(uint64(p.ring.budget)/size+1, warmEntries)
+		n := min(uint64(room)/(st.Bytes/st.Entries+ringCost)+1, warmEntries)
 		base = carillon.Position{Partition: uint16(p.id), Seq: st.First - 1}
 		if st.Last.Seq > n {
 			base.Seq = max(base.Seq, st.Last.Seq-n)
@@ -60,7 +78,7 @@ func (p *partition) begin(ctx context.Context) error {
 		}
 	}
 	p.identity, p.target = st.Identity, st.Last.Seq
-	p.ring = newRing(p.ring.budget, base)
+	p.ring.begin(base)
 	p.posted.Store(&place{pos: base})
 	p.warmUp(base.Seq)
 	return nil
@@ -136,6 +154,7 @@ func (p *partition) reopen(ctx context.Context) error {
 // feeds there. It never waits and never touches a feed.
 func (p *partition) take(e *carillon.Entry) {
 	d, c := p.ring.append(e)
+	p.hub.budget.settle()
 	p.entries.Add(1)
 	if realm := c.realm.Load(); realm != nil {
 		nodes, shards := realm.match(e)

@@ -329,7 +329,7 @@ type Drain struct {
 
 // Memory is how the node uses it; what it refuses at is limits.memory_percent.
 type Memory struct {
-	Garbage Size `yaml:"garbage"` // that may gather under a load that lasts; 0: what Go lets gather
+	Garbage Size `yaml:"garbage"` // that may gather; 0: what Go lets gather
 }
 
 // Log is the node's own log, not the events'.
@@ -429,7 +429,7 @@ func Default() *Config {
 		Drain: Drain{Window: 10 * second, Deadline: 30 * second},
 		Log:   Log{Level: "info", Format: "json"},
 
-		Memory: Memory{Garbage: 256 * mib},
+		Memory: Memory{Garbage: 64 * mib},
 		Hooks: Hooks{
 			Retention: HookRetention{Age: 30 * day, Bytes: 4 * gib},
 			Keep:      30 * day, Known: 3 * day, AnswerWithin: 8 * second / 10, Workers: 64,

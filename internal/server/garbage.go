@@ -13,6 +13,7 @@ const (
 	paceLooks = 3               // a load counts that is there at so many in a row
 	paceAhead = 4 * time.Second // of allocation between two collections, if there is room
 	paceMost  = 1000            // percent
+	paceLeast = 16 << 20        // bytes that may gather anyway, if as much lives
 	paceBase  = 100             // percent; what Go begins with
 
 	restFor   = time.Minute // what allocates less in it than there lives is no load
@@ -25,21 +26,27 @@ const (
 // both for milliseconds. So under a load that lasts there is more room, up to a
 // limit, and none any more once the load is over.
 //
+// Where the heap is larger than the limit Go would let more gather than that, as much as
+// there lives. What lives here has mostly no pointers in it, as events and buffers have
+// none, and costs a collection nothing. So there the limit holds, unless what a
+// collection must look at is more: then so much, as Go would do if there were nothing
+// else.
+//
 // What a load leaves behind, a storm of reconnects by way of example, nobody would
 // collect for minutes, and of what is then free Go keeps as much as there lives.
 // Where there is no load any more it is given back at once.
 type pace struct {
-	most uint64 // bytes of garbage, beside what Go would let gather anyway
+	most uint64 // bytes of garbage
 
 	rates   [paceLooks]uint64 // bytes per second
 	next    int
-	percent int  // 0: paceBase
+	percent int  // what look said last
 	loaded  bool // there was a load, and what it left has not been given back
 }
 
-// look takes what lives and what was allocated per second since the last look. It
-// returns what GOGC should be.
-func (p *pace) look(live, rate uint64) (percent int) {
+// look takes what lives, how much of it a collection looks at, and what was allocated per
+// second since the last look. It returns what GOGC should be.
+func (p *pace) look(live, scanned, rate uint64) (percent int) {
 	p.rates[p.next] = rate
 	p.next = (p.next + 1) % paceLooks
 	p.loaded = p.loaded || rate > quiet(live)
@@ -47,14 +54,12 @@ func (p *pace) look(live, rate uint64) (percent int) {
 	for _, r := range p.rates {
 		steady = min(steady, r)
 	}
-	room := min(steady*uint64(paceAhead/time.Second), p.most)
-	want := int(min(room*100/max(live, 1), paceMost))
-	have := max(p.percent, paceBase)
+	room := max(min(live, max(p.most, scanned, paceLeast)), min(steady*uint64(paceAhead/time.Second), p.most))
+	want := max(int(min(room*100/max(live, 1), paceMost)), 1)
 	// Each change stops the world for a moment.
-	if want > paceBase && want*4 > have*3 && want*4 < have*5 {
-		return have
+	if want == paceBase || want*4 <= p.percent*3 || want*4 >= p.percent*5 {
+		p.percent = want
 	}
-	p.percent = max(want, paceBase)
 	return p.percent
 }
 
@@ -90,12 +95,13 @@ func (c *collector) start(ctx context.Context, most, available uint64) {
 		{Name: "/gc/heap/allocs:bytes"},
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/gc/scan/heap:bytes"},
 	}
 	metrics.Read(sample)
 	if most == 0 || sample[0].Value.Uint64() != paceBase {
 		return
 	}
-	p := pace{most: most, loaded: true} // by the start
+	p := pace{most: most, percent: paceBase, loaded: true} // by the start
 	if available > 0 {
 		p.most = min(most, available/8)
 	}
@@ -116,7 +122,7 @@ func (c *collector) start(ctx context.Context, most, available uint64) {
 			rate := uint64(float64(allocated-before) / now.Sub(at).Seconds())
 			before, at = allocated, now
 			live := sample[1].Value.Uint64()
-			if want := p.look(live, rate); want != percent {
+			if want := p.look(live, sample[5].Value.Uint64(), rate); want != percent {
 				percent = want
 				debug.SetGCPercent(percent)
 			}

@@ -15,24 +15,29 @@ func TestGarbageGetsRoomUnderALoadThatLasts(t *testing.T) {
 		name  string
 		most  uint64 // MiB
 		live  uint64 // MiB
+		scan  uint64 // MiB
 		rates []uint64
 		want  []int
 	}{
-		{"nothing to do", 256, 60, []uint64{1, 1, 1, 1}, []int{100, 100, 100, 100}},
-		{"a load that lasts", 256, 60, []uint64{50, 50, 60, 60}, []int{100, 100, 333, 333}},
-		{"a load is as steady as its weakest second", 256, 60, []uint64{50, 60, 40}, []int{100, 100, 266}},
-		{"a burst", 256, 60, []uint64{500, 500, 1, 500, 500, 1}, []int{100, 100, 100, 100, 100, 100}},
-		{"over at once", 256, 60, []uint64{50, 50, 50, 1, 50}, []int{100, 100, 333, 100, 100}},
-		{"no more than the limit", 128, 60, []uint64{500, 500, 500}, []int{100, 100, 213}},
-		{"a large heap has room enough", 256, 300, []uint64{500, 500, 500}, []int{100, 100, 100}},
-		{"a small one grows tenfold", 256, 5, []uint64{50, 50, 50}, []int{100, 100, 1000}},
-		{"not for a little more or less", 256, 60, []uint64{40, 40, 40, 48, 48, 48, 32, 55, 55, 55}, []int{100, 100, 266, 266, 266, 266, 266, 266, 266, 366}},
+		{"nothing to do", 256, 60, 20, []uint64{1, 1, 1, 1}, []int{100, 100, 100, 100}},
+		{"a load that lasts", 256, 60, 20, []uint64{50, 50, 60, 60}, []int{100, 100, 333, 333}},
+		{"a load is as steady as its weakest second", 256, 60, 20, []uint64{50, 60, 40}, []int{100, 100, 266}},
+		{"a burst", 256, 60, 20, []uint64{500, 500, 1, 500, 500, 1}, []int{100, 100, 100, 100, 100, 100}},
+		{"over at once", 256, 60, 20, []uint64{50, 50, 50, 1, 50}, []int{100, 100, 333, 100, 100}},
+		{"no more than the limit", 128, 60, 20, []uint64{500, 500, 500}, []int{100, 100, 213}},
+		{"a large heap has no more", 256, 512, 20, []uint64{500, 500, 500}, []int{50, 50, 50}},
+		{"also at rest", 64, 256, 20, []uint64{0, 0, 0}, []int{25, 25, 25}},
+		{"but as much as a collection looks at", 64, 256, 128, []uint64{500, 500, 500}, []int{50, 50, 50}},
+		{"and as much as Go begins with", 1, 160, 4, []uint64{500, 500, 500}, []int{10, 10, 10}},
+		{"which is no more than what lives", 64, 256, 300, []uint64{500, 500, 500}, []int{100, 100, 100}},
+		{"a small one grows tenfold", 256, 5, 20, []uint64{50, 50, 50}, []int{100, 100, 1000}},
+		{"not for a little more or less", 256, 60, 20, []uint64{40, 40, 40, 48, 48, 48, 32, 55, 55, 55}, []int{100, 100, 266, 266, 266, 266, 266, 266, 266, 366}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := pace{most: tt.most * mib}
+			p := pace{most: tt.most * mib, percent: paceBase}
 			var got []int
 			for _, rate := range tt.rates {
-				got = append(got, p.look(tt.live*mib, rate*mib))
+				got = append(got, p.look(tt.live*mib, tt.scan*mib, rate*mib))
 			}
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("percent %v, want %v", got, tt.want)
@@ -58,9 +63,9 @@ func TestWhatALoadLeftIsGivenBackWhenItIsQuiet(t *testing.T) {
 		{"what gathers while it is quiet", 60, 40, []uint64{900, 900, 900, 900}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := pace{most: 256 * mib}
+			p := pace{most: 256 * mib, percent: paceBase}
 			for _, rate := range tt.rates {
-				p.look(tt.live*mib, rate<<10)
+				p.look(tt.live*mib, tt.live*mib, rate<<10)
 			}
 			if got := p.rest(tt.live*mib, tt.beside*mib); got != tt.want {
 				t.Errorf("%v, want %v", got, tt.want)

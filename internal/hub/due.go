@@ -52,6 +52,9 @@ func (l *dueList) serve(budget time.Duration) {
 		}
 		b.next = nil
 		s := b.shard
+		if s.parks(b) {
+			continue
+		}
 		m := s.members.get(b.first)
 		if b.first = m.due; b.first == 0 {
 			b.last, b.waits = 0, false

@@ -24,6 +24,7 @@ type Config struct {
 	FeedQueue   int   // 64 entries that a live feed may be late before it is behind
 	Conflated   int   // 1,024 subjects of which one feed that is behind knows the newest entry
 	Mailbox     int   // 4096 notices per shard
+	Offers      int   // 1024 feeds that a shard offers entries to before others have a turn
 	Ephemeral   int   // 32 KiB of ephemeral events that wait for one feed
 	ScanWorkers int   // 4 readers of the log below the ring
 	MaxShapes   int   // kinds of wildcard patterns per organization; see match.Tree
@@ -69,6 +70,7 @@ func New(cfg Config) *Hub {
 	def(&cfg.FeedQueue, 64)
 	def(&cfg.Conflated, 1024)
 	def(&cfg.Mailbox, 4096)
+	def(&cfg.Offers, 1024)
 	def(&cfg.Ephemeral, 32<<10)
 	def(&cfg.ScanWorkers, 4)
 	def(&cfg.MaxShapes, match.DefaultMaxShapes)
@@ -90,7 +92,7 @@ func New(cfg Config) *Hub {
 		}
 		s := &Shard{
 			hub: h, id: i, box: newMailbox(poller.Wake, cfg.Mailbox, parts), poller: poller, branches: map[carillon.OrgID]*branch{},
-			places: make([]place, parts), before: make([]place, parts),
+			places: make([]place, parts), before: make([]place, parts), posted: make([]place, parts), todo: make([]offers, parts),
 			mail: mail{marks: make([]uint64, parts), resets: make([]bool, parts)},
 		}
 		s.nobody = &branch{shard: s}

@@ -244,8 +244,9 @@ func TestEveryReaderGetsExactlyItsEntries(t *testing.T) {
 		cfg  hub.Config
 	}{
 		{"roomy", hub.Config{}},
-		{"tight", hub.Config{RingBytes: 1, FeedQueue: 4, Mailbox: 4, Shards: 3, ScanWorkers: 2}},
+		{"tight", hub.Config{RingBytes: 1, FeedQueue: 4, Mailbox: 4, Offers: 1, Shards: 3, ScanWorkers: 2}},
 		{"tiny mailbox", hub.Config{Mailbox: 1, Shards: 4}},
+		{"a few offers at a time", hub.Config{Offers: 2, Shards: 2}},
 	} {
 		t.Run(size.name, func(t *testing.T) {
 			t.Parallel()

@@ -27,8 +27,11 @@ type Shard struct {
 	wheel    wheel
 	moments  moments
 	mail     mail
-	places   []place // per partition: every notice up to here has been handled
+	places   []place // per partition: every entry up to here has been offered
 	before   []place // the places of the turn before
+	posted   []place // every notice up to here is in the mail, or was in a mail before
+	todo     []offers
+	opened   []*partition // those that have some, in turn
 	feeds    table[Feed]
 	catching []*Feed // behind, at the shard's place, not yet allowed to be live
 	due      dueList
@@ -79,20 +82,28 @@ func (s *Shard) turn() (more bool) {
 	// A place is read before the mailbox: whatever the tail posted up to it is
 	// in the mail taken afterwards.
 	for p, part := range s.hub.parts {
-		s.before[p] = s.places[p]
-		if here := *part.posted.Load(); here.n > s.places[p].n || s.places[p].n == 0 {
-			s.places[p] = here
-		}
+		s.before[p], s.posted[p] = s.places[p], *part.posted.Load()
 	}
-	if s.box.take(&s.mail) {
+	if s.box.take(&s.mail) || len(s.opened) > 0 {
 		s.handle()
+	} else {
+		s.move()
 	}
 	late := s.wheel.advance(s.now)
 	s.moments.advance(s.now)
 	more = s.poller.Serve()
 	s.catch()
 	s.due.serve(turnBudget)
-	return more || late
+	return more || late || len(s.opened) > 0
+}
+
+// move moves the places to where everything has been offered.
+func (s *Shard) move() {
+	for p, part := range s.hub.parts {
+		if here := s.posted[p]; !s.offering(part) && (here.n > s.places[p].n || s.places[p].n == 0) {
+			s.places[p] = here
+		}
+	}
 }
 
 func (s *Shard) handle() {
@@ -101,15 +112,9 @@ func (s *Shard) handle() {
 			s.reset(s.hub.parts[p])
 		}
 	}
-	for _, n := range s.mail.notices {
-		s.offer(n.d, n.nodes)
-		s.passed(n.part, n.d)
-	}
-	for p, from := range s.mail.marks {
-		if from != 0 {
-			s.readFrom(s.hub.parts[p], from)
-		}
-	}
+	s.sort()
+	s.offer(s.hub.cfg.Offers)
+	s.move()
 	for _, n := range s.mail.signals {
 		s.hear(n.d, n.nodes)
 	}
@@ -119,25 +124,6 @@ func (s *Shard) handle() {
 	}
 	clear(s.mail.notices)
 	clear(s.mail.signals)
-}
-
-// offer gives an entry to the feeds of this shard at the matched nodes.
-func (s *Shard) offer(d *Delivery, nodes []*node) {
-	for _, n := range nodes {
-		l := n.on(s.id)
-		if l == nil {
-			continue
-		}
-		for i := range l.len() {
-			r := l.at(i)
-			f := s.feeds.get(r.feed())
-			if n.inbox() {
-				f.offer(s, d, nil)
-			} else if sub := f.sub(r.sub()); sub.accepts(d.Entry) {
-				f.offer(s, d, sub)
-			}
-		}
-	}
 }
 
 // readFrom makes up for notices that had no room: it reads the ring from index
@@ -163,7 +149,7 @@ func (s *Shard) readFrom(part *partition, n uint64) {
 		}
 		if realm := part.ring.chainOf(d.Entry.Org).realm.Load(); realm != nil {
 			nodes, _ := realm.match(d.Entry)
-			s.offer(d, nodes)
+			s.offerAll(d, nodes)
 		}
 		s.passed(part, d)
 	}
@@ -182,6 +168,7 @@ func (s *Shard) passed(part *partition, d *Delivery) {
 func (s *Shard) reset(part *partition) {
 	s.places[part.id] = *part.posted.Load()
 	s.before[part.id] = s.places[part.id]
+	s.todo[part.id].clear()
 	for f := range s.feedsOf(part) {
 		f.reset()
 	}

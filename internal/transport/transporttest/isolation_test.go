@@ -83,7 +83,7 @@ func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
 func isolationRound(t *testing.T, r *rand.Rand) (nEvents, nChecked, nLeft, nWhispers int) {
 	cfg := hub.Config{FeedQueue: 64}
 	if r.IntN(2) == 0 {
-		cfg = hub.Config{RingBytes: 1, FeedQueue: 1 + r.IntN(8), Mailbox: 1 + r.IntN(8), Shards: 1 + r.IntN(4)}
+		cfg = hub.Config{RingBytes: 1, FeedQueue: 1 + r.IntN(8), Mailbox: 1 + r.IntN(8), Offers: 1 + r.IntN(8), Shards: 1 + r.IntN(4)}
 	}
 	n := transporttest.New(t, transporttest.Config{Hub: cfg})
 	large := ""

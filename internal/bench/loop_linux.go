@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -108,6 +109,7 @@ type loop struct {
 	clock    *clock
 	size     int  // dials in flight at most
 	blocking bool // wait in the kernel, on an own thread, for the least latency
+	stamped  bool // what comes came when the kernel had it, not when this process got to it; set before dialing
 	stop     *atomic.Bool
 
 	epfd, timer int
@@ -120,6 +122,7 @@ type loop struct {
 	armed       int64
 
 	buf     []byte
+	control []byte // what the kernel says beside what it read
 	scratch []byte // requests and chunked answers
 	bare    []byte // a frame for the floor server
 	msg     message
@@ -311,6 +314,11 @@ func (l *loop) dial(i int) error {
 	if err = bindSource(fd, i, c.addr); err != nil {
 		return err
 	}
+	if l.stamped {
+		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+			return fmt.Errorf("bench: SO_TIMESTAMPNS: %w", err)
+		}
+	}
 	if c.slow { // now, as the other end remembers the largest window it saw
 		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, slowBuffer); err != nil {
 			return fmt.Errorf("bench: SO_RCVBUF: %w", err)
@@ -488,10 +496,9 @@ func (l *loop) readable(i int, c *conn) (now int64) { return l.read(i, c, len(l.
 // taken.
 func (l *loop) read(i int, c *conn, limit int) (now int64) {
 	kept := copy(l.buf, c.in)
-	n, err := unix.Read(c.fd, l.buf[kept:min(kept+limit, len(l.buf))])
-	now = l.clock.now()
+	n, now, err := l.receive(c, l.buf[kept:min(kept+limit, len(l.buf))])
 	switch {
-	case err == unix.EAGAIN || err == unix.EINTR:
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		return now
 	case err != nil:
 		l.lost(i, c, "read: %v", err)
@@ -550,6 +557,33 @@ func (l *loop) read(i int, c *conn, limit int) (now int64) {
 		c.in = append(c.in[:0], rest...)
 	}
 	return now
+}
+
+// receive reads what is there, and says when it had come.
+func (l *loop) receive(c *conn, p []byte) (n int, now int64, err error) {
+	if !l.stamped {
+		n, err = unix.Read(c.fd, p)
+		return n, l.clock.now(), err
+	}
+	if l.control == nil {
+		l.control = make([]byte, unix.CmsgSpace(int(unsafe.Sizeof(unix.Timespec{}))))
+	}
+	n, controlled, _, _, err := unix.Recvmsg(c.fd, p, l.control, 0)
+	now, wall := l.clock.now(), time.Now().UnixNano()
+	if err != nil {
+		return n, now, err
+	}
+	messages, err := unix.ParseSocketControlMessage(l.control[:controlled])
+	if err != nil {
+		return n, now, fmt.Errorf("bench: %w", err)
+	}
+	for _, m := range messages {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
+			at := int64(binary.NativeEndian.Uint64(m.Data))*1e9 + int64(binary.NativeEndian.Uint64(m.Data[8:]))
+			now -= max(wall-at, 0)
+		}
+	}
+	return n, now, nil
 }
 
 // unchunk takes apart what stands in b from some place on. It is nil when that

@@ -7,7 +7,8 @@
 // cursor in one organization's log. It is live (a short queue of places in the
 // ring) or behind (no queue: it takes what its socket has room for, from shared
 // scans of the log and then from the ring), and it moves between the two
-// without losing or repeating an entry.
+// without losing or repeating an entry. An entry for very many is offered to them in
+// parts; others have their turns in between.
 //
 // While its client is slow, a feed leaves out what the overflow of its
 // subscriptions lets it: an entry only for newer ones that it knows to wait.

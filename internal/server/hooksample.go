@@ -24,7 +24,7 @@ func (h *hooks) sample(ctx context.Context, limits map[string]uint64) telemetry.
 		Received: counts(r.Received), SignatureFailures: counts(r.SignatureFailures), Outcomes: p.Outcomes, Retries: p.Retries,
 		Durations: telemetry.Durations{Bounds: p.Bounds, Buckets: p.Buckets, Sum: p.Sum}, InMemory: p.Waiting, Lag: p.Lag, Leader: p.Leader,
 		Folded: l.Applied, Duplicates: l.Duplicates, Rebuilt: l.Rebuilt,
-		Spooled: r.Spooled, SpooledBytes: r.SpooledBytes, BodyBytes: r.BodyBytes, Unrecorded: r.Unrecorded,
+		Spooled: r.Spooled, SpooledBytes: r.SpooledBytes, SpoolDamaged: r.SpoolDamaged, BodyBytes: r.BodyBytes, Unrecorded: r.Unrecorded,
 	}
 	actions := h.runner.Stats()
 	s.Running, s.Waiting, s.Crowded = actions.Running, actions.Waiting, actions.Full

@@ -134,6 +134,7 @@ type HookSample struct {
 	Rebuilt           uint64 // times the ledger was made anew
 	Spooled           int64  // deliveries on this node's disk, now
 	SpooledBytes      int64
+	SpoolDamaged      int64 // files there that could not be read
 	BodyBytes         int64 // of requests in hand, now
 	Unrecorded        uint64
 	Secrets           []HookSecret

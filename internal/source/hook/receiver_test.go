@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -268,6 +269,39 @@ func TestWhileTheLogIsAway(t *testing.T) {
 	eventually(t, "nothing lies on the disk", func() bool { s := r.receiver.Stats(); return s.Spooled == 0 && s.SpooledBytes == 0 })
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("there is still something: %v, %v", left, err)
+	}
+}
+
+// What cannot be read on the disk is put aside, counted, and in nobody's way, also after a
+// restart.
+func TestADamagedDeliveryOnTheDiskIsPutAside(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, func(c *hook.Config) { c.SpoolDir, c.SpoolBytes = dir, 1<<20 }, github)
+	r.log.away.Store(true)
+	r.deliver("gh", "guid-1", "push", opened)
+	r.deliver("gh", "guid-2", "push", opened)
+	r.stop()
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%v, %v; want two files", files, err)
+	}
+	torn := filepath.Join(dir, files[0].Name())
+	if err := os.Truncate(torn, 100); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.log.away.Store(false)
+	r.published(1)
+	aside := func(s hook.ReceiverStats) bool {
+		return s.SpoolDamaged == 1 && s.Spooled == 0 && s.SpooledBytes == 100
+	}
+	eventually(t, "one is put aside", func() bool { return aside(r.receiver.Stats()) })
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != filepath.Base(torn)+".damaged" {
+		t.Errorf("there are %v, %v", left, err)
+	}
+	r.restart()
+	if s := r.receiver.Stats(); !aside(s) {
+		t.Errorf("after a restart %d are damaged, %d wait, of %d bytes", s.SpoolDamaged, s.Spooled, s.SpooledBytes)
 	}
 }
 

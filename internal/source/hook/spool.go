@@ -20,19 +20,21 @@ import (
 )
 
 const (
-	spoolSuffix = ".delivery"
-	spoolRetry  = 2 * time.Second // after the log did not take one
+	spoolSuffix   = ".delivery"
+	damagedSuffix = ".damaged"      // behind that: it could not be read, and stays until somebody removes it
+	spoolRetry    = 2 * time.Second // after the log did not take one
 )
 
 // spool is a directory of deliveries that the log could not take: one file for each,
 // on disk before its sender is answered.
 type spool struct {
-	dir   string
-	most  int64 // bytes
-	bytes atomic.Int64
-	files atomic.Int64
-	names atomic.Uint64
-	wake  chan struct{}
+	dir     string
+	most    int64        // bytes
+	bytes   atomic.Int64 // of all files
+	files   atomic.Int64 // to be handed on
+	damaged atomic.Int64 // others
+	names   atomic.Uint64
+	wake    chan struct{}
 }
 
 // spooled is a file of it.
@@ -58,9 +60,17 @@ func openSpool(dir string, most int64) (*spool, error) {
 			_ = os.Remove(filepath.Join(dir, e.Name()))
 			continue
 		}
-		if info, err := e.Info(); err == nil && strings.HasSuffix(e.Name(), spoolSuffix) {
+		count := &s.files
+		switch {
+		case strings.HasSuffix(e.Name(), spoolSuffix):
+		case strings.HasSuffix(e.Name(), spoolSuffix+damagedSuffix):
+			count = &s.damaged
+		default:
+			continue
+		}
+		if info, err := e.Info(); err == nil {
 			s.bytes.Add(info.Size())
-			s.files.Add(1)
+			count.Add(1)
 		}
 	}
 	s.poke()
@@ -135,8 +145,11 @@ func (s *spool) hand(ctx context.Context, store func(context.Context, carillon.O
 		}
 		var kept spooled
 		if err = json.Unmarshal(text, &kept); err != nil || kept.Received == nil {
-			log.Warn("hook: a delivery on this node's disk is not readable; it is put aside", "file", path+".damaged", "err", err)
-			err = os.Rename(path, path+".damaged")
+			log.Error("hook: a delivery on this node's disk, which its sender was told is taken, is not readable; it is put aside", "file", path+damagedSuffix, "err", err)
+			if err = os.Rename(path, path+damagedSuffix); err == nil {
+				s.damaged.Add(1)
+				s.bytes.Add(int64(len(text))) // it still lies there
+			}
 		} else if err = store(ctx, kept.Org, kept.Received); err == nil {
 			err = os.Remove(path)
 		}

@@ -83,6 +83,7 @@ type ReceiverStats struct {
 	Unrecorded        uint64 // refusals that the log did not take
 	Spooled           int64  // deliveries on this node's disk
 	SpooledBytes      int64
+	SpoolDamaged      int64 // files there that could not be read
 	BodyBytes         int64 // of requests in hand
 	Secrets           []SecretUse
 	Limits            map[string]uint64
@@ -92,7 +93,7 @@ type ReceiverStats struct {
 func (r *Receiver) Stats() ReceiverStats {
 	s := ReceiverStats{Unrecorded: r.count.unrecorded.Load(), Limits: r.count.limits.Load(), BodyBytes: r.InFlightBytes - r.bodies.left.Load()}
 	if r.spool != nil {
-		s.Spooled, s.SpooledBytes = r.spool.files.Load(), r.spool.bytes.Load()
+		s.Spooled, s.SpooledBytes, s.SpoolDamaged = r.spool.files.Load(), r.spool.bytes.Load(), r.spool.damaged.Load()
 	}
 	for _, one := range r.Sources.All() {
 		for i := range one.Secrets {

@@ -71,7 +71,7 @@ func (f *Feed) look(here place) (d *Delivery, ok bool) {
 		f.board()
 		return nil, false
 	}
-	if !b.backfill && !b.walks && !f.slow() && here.n >= b.hold && here.pos.Seq >= f.seq {
+	if !b.walks && !f.slow() && f.mayLive(here) {
 		if f.attach(here) {
 			return nil, false
 		}
@@ -164,6 +164,14 @@ func (f *Feed) attach(here place) bool {
 	return true
 }
 
+// mayLive reports whether a feed that has looked at everything up to its shard's place is
+// live from there. It is not while entries behind that are being offered: it may have been
+// passed over. A socket that takes something again asks at any time.
+func (f *Feed) mayLive(here place) bool {
+	b := f.busy
+	return !b.backfill && here.n >= b.hold && here.pos.Seq >= f.seq && !f.shard().offering(f.part())
+}
+
 // arrived is called when a feed that is behind has looked at everything up to
 // its shard's place.
 func (f *Feed) arrived(here place) (Item, bool) {
@@ -183,7 +191,7 @@ func (f *Feed) arrived(here place) (Item, bool) {
 		b.ended = true
 		return Item{End: true}, true
 	}
-	if !b.backfill && here.n >= b.hold && here.pos.Seq >= f.seq {
+	if f.mayLive(here) {
 		f.live, f.last, b.late = true, here.n, nil
 		if len(b.marks) == 0 {
 			return Item{}, false

@@ -78,7 +78,7 @@ func (r *reader) allow(n int) {
 		r.mu.Lock()
 		r.room = n
 		r.mu.Unlock()
-		r.Due()
+		r.Turn() // as when a socket takes something again: it is not asked whose turn it is
 	})
 }
 

@@ -154,7 +154,7 @@ func (p *partition) reopen(ctx context.Context) error {
 // feeds there. It never waits and never touches a feed.
 func (p *partition) take(e *carillon.Entry) {
 	d, c := p.ring.append(e)
-	p.hub.budget.settle()
+	p.ring.budget.settle()
 	p.entries.Add(1)
 	if realm := c.realm.Load(); realm != nil {
 		nodes, shards := realm.match(e)

@@ -28,7 +28,7 @@ func TestGarbageGetsRoomUnderALoadThatLasts(t *testing.T) {
 		{"a large heap has no more", 256, 512, 20, []uint64{500, 500, 500}, []int{50, 50, 50}},
 		{"also at rest", 64, 256, 20, []uint64{0, 0, 0}, []int{25, 25, 25}},
 		{"but as much as a collection looks at", 64, 256, 128, []uint64{500, 500, 500}, []int{50, 50, 50}},
-		{"and as much as Go begins with", 1, 160, 4, []uint64{500, 500, 500}, []int{10, 10, 10}},
+		{"and always a little", 1, 160, 4, []uint64{500, 500, 500}, []int{10, 10, 10}},
 		{"which is no more than what lives", 64, 256, 300, []uint64{500, 500, 500}, []int{100, 100, 100}},
 		{"a small one grows tenfold", 256, 5, 20, []uint64{50, 50, 50}, []int{100, 100, 1000}},
 		{"not for a little more or less", 256, 60, 20, []uint64{40, 40, 40, 48, 48, 48, 32, 55, 55, 55}, []int{100, 100, 266, 266, 266, 266, 266, 266, 266, 366}},

@@ -5,6 +5,7 @@
 package api
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/answer"
 	"github.com/carillon-rt/carillon/internal/auth"
+	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/gate"
 	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/limit"
@@ -49,8 +51,13 @@ const DefaultWriteTimeout = 10 * time.Second
 type API struct {
 	http.Handler
 
-	limits limit.Hits
+	publish http.Handler
+	limits  limit.Hits
 }
+
+// Publish is the handler of POST /v1/events alone, for those who have found it: it
+// may be called by a loop ([front.Exchange]).
+func (a *API) Publish() http.Handler { return a.publish }
 
 // Limits counts the requests that met a limit of the config before gate or hub saw
 // them, by its name.
@@ -98,11 +105,11 @@ func New(cfg Config) *API {
 		mux.Handle(path, a.handler(methodNotAllowed(strings.Join(methods, ", "))))
 	}
 	mux.Handle("/", a.handler(notFound))
-	h := http.Handler(mux)
+	all := &API{Handler: mux, publish: a.handler((*api).publish), limits: a.limits}
 	if cfg.Origins != nil {
-		h = cfg.Origins.CORS(mux)
+		all.Handler, all.publish = cfg.Origins.CORS(all.Handler), cfg.Origins.CORS(all.publish)
 	}
-	return &API{Handler: h, limits: a.limits}
+	return all
 }
 
 // handler puts around a route what all have in common.
@@ -112,7 +119,11 @@ func (a *api) handler(handle func(*api, http.ResponseWriter, *http.Request) erro
 		h.Set("Cache-Control", "no-store")
 		h.Set("Vary", "Authorization, Cookie, Origin")
 		h.Set("X-Content-Type-Options", "nosniff")
-		if err := handle(a, w, r); err != nil {
+		switch err := handle(a, w, r); {
+		case err == nil:
+		case errors.Is(err, errElsewhere):
+			front.Of(w).Pass()
+		default:
 			a.problem(w, r, err)
 		}
 	})
@@ -140,11 +151,21 @@ func answerProblem(log *slog.Logger, w http.ResponseWriter, r *http.Request, err
 	_, _ = w.Write(wire.AppendProblem(nil, e)) // the client may be gone
 }
 
-// caller is who asks.
-func (a *api) caller(r *http.Request) (*carillon.Principal, error) {
+// errElsewhere is no refusal: a loop would have to wait for the answer.
+var errElsewhere = errors.New("api: this is for net/http to answer")
+
+// caller is who asks. It is called before anything has had an effect.
+func (a *api) caller(w http.ResponseWriter, r *http.Request) (*carillon.Principal, error) {
 	c, err := a.Auth.FromRequest(r, 0)
 	if err != nil {
 		return nil, err
+	}
+	p, ok, err := a.Auth.VerifyNow(c)
+	switch {
+	case ok:
+		return p, err
+	case front.Of(w) != nil:
+		return nil, errElsewhere
 	}
 	return a.Auth.Verify(r.Context(), c)
 }

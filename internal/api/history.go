@@ -18,7 +18,7 @@ const maxPatterns = 1000
 
 // history is GET /v1/events.
 func (a *api) history(w http.ResponseWriter, r *http.Request) error {
-	p, err := a.caller(r)
+	p, err := a.caller(w, r)
 	if err != nil {
 		return err
 	}

@@ -13,12 +13,14 @@ import (
 
 	"github.com/carillon-rt/carillon"
 	"github.com/carillon-rt/carillon/internal/answer"
+	"github.com/carillon-rt/carillon/internal/front"
+	"github.com/carillon-rt/carillon/internal/hub"
 	"github.com/carillon-rt/carillon/internal/wire"
 )
 
 // publish is POST /v1/events.
 func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
-	p, err := a.caller(r)
+	p, err := a.caller(w, r)
 	if err != nil {
 		return err
 	}
@@ -32,17 +34,63 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
 		a.limits.Add(carillon.AsError(err).Limit)
 		return err
 	}
+	if x := front.Of(w); x != nil {
+		a.submit(x, r, p, drafts)
+		return nil
+	}
 	receipts, err := a.Gate.Publish(r.Context(), p, drafts)
 	if err != nil {
 		return err
 	}
+	w.Header().Set("Content-Type", answer.JSON)
+	answer.Write(w, http.StatusAccepted, a.accepted(p.Org, receipts), a.WriteTimeout)
+	return nil
+}
+
+// accepted is the body of the answer.
+func (a *api) accepted(org carillon.OrgID, receipts []carillon.Receipt) []byte {
 	out := make([]byte, 0, 16+56*len(receipts))
 	out = append(out, `{"events":`...)
-	out = wire.AppendReceipts(out, a.IDs.Org(p.Org), receipts)
-	out = append(out, '}')
-	w.Header().Set("Content-Type", answer.JSON)
-	answer.Write(w, http.StatusAccepted, out, a.WriteTimeout)
-	return nil
+	out = wire.AppendReceipts(out, a.IDs.Org(org), receipts)
+	return append(out, '}')
+}
+
+// submitted is a publish on a loop, until it is answered. Of its request, which
+// does not stay, it has what the answer needs.
+type submitted struct {
+	api    *api
+	org    carillon.OrgID
+	client string
+	shard  *hub.Shard
+	late   *front.Answer
+
+	receipts []carillon.Receipt
+	err      error
+}
+
+// submit has a publish answered once the log has it. Nobody waits for it.
+func (a *api) submit(x *front.Exchange, r *http.Request, p *carillon.Principal, drafts []carillon.Draft) {
+	s := &submitted{api: a, org: p.Org, client: r.RemoteAddr, shard: x.Shard(), late: x.Later(nil)}
+	a.Gate.Submit(p, drafts, s.done)
+}
+
+// done is called on any goroutine.
+func (s *submitted) done(receipts []carillon.Receipt, err error) {
+	s.receipts, s.err = receipts, err
+	s.shard.Post(s)
+}
+
+// Run answers, on the shard of the exchange.
+func (s *submitted) Run() {
+	if s.err != nil {
+		r := http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/v1/events"}, RemoteAddr: s.client}
+		s.api.problem(s.late, &r, s.err)
+	} else {
+		s.late.Header().Set("Content-Type", answer.JSON)
+		s.late.WriteHeader(http.StatusAccepted)
+		s.late.Body(s.api.accepted(s.org, s.receipts))
+	}
+	s.late.Send()
 }
 
 // form is how a body says its events.

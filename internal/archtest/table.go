@@ -165,7 +165,7 @@ var Table = []Rule{
 	},
 	{
 		Package: "internal/api",
-		May:     []string{"internal/answer", "internal/auth", "internal/gate", "internal/hub", "internal/limit", "internal/org", "internal/wire", "protocol"},
+		May:     []string{"internal/answer", "internal/auth", "internal/front", "internal/gate", "internal/hub", "internal/limit", "internal/org", "internal/wire", "protocol"},
 		Why:     "requests and answers; sessions it reaches through an interface, the log through gate and hub",
 	},
 

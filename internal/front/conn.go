@@ -23,9 +23,11 @@ type Conn struct {
 	turn       hub.Moment // at the gate
 	deadline   time.Time  // for a request to begin or to be whole; zero: there is none
 
-	head   []byte // of a request, as far as it has come
+	head   []byte // a request, as far as it has come
+	need   int    // how long it is, where only the body is not whole
 	path   string // of the request in hand
 	gone   func() // to be called when its client has gone
+	ended  func() // to be called when it has been answered, or will not be
 	out    []byte // an answer
 	fresh  bool   // no request was whole yet
 	queued bool   // a request, which is in head, for its turn at the gate
@@ -44,8 +46,11 @@ func (c *Conn) Input(b []byte) int {
 		c.head = append(c.head, b...)
 		data = c.head
 	}
+	if len(data) < c.need {
+		return len(b)
+	}
 	r := &c.at.request
-	n, v := r.parse(data, c.at.front.known, c.at.front.cfg.HeaderBytes)
+	n, v := r.parse(data, c.at.front.bodies, c.at.front.cfg.HeaderBytes)
 	switch v {
 	case partial:
 		if before == 0 {
@@ -54,10 +59,16 @@ func (c *Conn) Input(b []byte) int {
 				c.wait(c.at.front.cfg.HeaderTimeout)
 			}
 		}
+	case short:
+		if before == 0 {
+			c.head = append(make([]byte, 0, n), b...)
+		}
+		c.need = n
+		c.wait(bodyPatience)
 	case other:
 		c.pass(data)
 	case whole:
-		c.head = nil
+		c.head, c.need = nil, 0
 		c.behind = n < len(data)
 		c.arrive(&r.Request, data, n)
 		return n - before // what came before was not whole
@@ -68,6 +79,10 @@ func (c *Conn) Input(b []byte) int {
 // arrive has the request that the first n bytes of data are answered when its turn
 // has come.
 func (c *Conn) arrive(r *http.Request, data []byte, n int) {
+	if r.Method != http.MethodGet {
+		c.serve(r, data, n, nil, false)
+		return
+	}
 	wait, err := c.at.front.cfg.Admission.Ask(c.Now())
 	if wait == 0 {
 		c.serve(r, data, n, err, false)
@@ -87,7 +102,7 @@ func (c *Conn) turned() {
 	}
 	head, r := c.head, &c.at.request
 	c.head, c.queued, c.behind = nil, false, len(c.Kept()) > 0
-	n, _ := r.parse(head, c.at.front.known, len(head)) // as when it came
+	n, _ := r.parse(head, c.at.front.bodies, len(head)) // as when it came
 	c.serve(&r.Request, head, n, nil, true)
 }
 
@@ -105,25 +120,29 @@ func (c *Conn) serve(r *http.Request, data []byte, n int, err error, waited bool
 		}
 	}
 	clear(x.header)
-	*x = Exchange{conn: c, rest: data[n:], err: err, header: x.header, body: x.body[:0]}
+	*x = Exchange{conn: c, rest: data[n:], err: err, reply: reply{header: x.header, body: x.body[:0]}}
 	if !c.handle(x, r) {
+		c.settle()
 		c.Abort()
 		return
 	}
 	if x.state == passed {
-		if err == nil {
+		if err == nil && r.Method == http.MethodGet {
 			f.cfg.Admission.Return(c.Now(), waited)
 		}
+		c.settle()
 		c.pass(data)
 		return
 	}
 	c.begun()
 	switch x.state {
 	case taken:
+		c.settle()
 		c.unlink()
 		f.cfg.Answered(c.path, x.status)
 	case deferred:
 		c.waits = true
+		f.waiting.Add(1)
 	default:
 		x.WriteHeader(http.StatusOK)
 		c.answer(x.status, x.header, x.body)
@@ -139,12 +158,26 @@ func (c *Conn) handle(x *Exchange, r *http.Request) (ok bool) {
 			ok = false
 		}
 	}()
-	c.at.front.cfg.Doors[c.path].ServeHTTP(x, r)
+	c.at.front.door(r.Method, r.URL.Path).ServeHTTP(x, r)
 	return true
+}
+
+// settle says that nobody is at work on a request any more.
+func (c *Conn) settle() {
+	if c.waits {
+		c.waits = false
+		c.at.front.waiting.Add(-1)
+	}
+	c.gone = nil
+	if ended := c.ended; ended != nil {
+		c.ended = nil
+		ended()
+	}
 }
 
 // answer writes an answer out, and goes on with the next request.
 func (c *Conn) answer(status int, header http.Header, body []byte) {
+	c.settle()
 	c.at.front.cfg.Answered(c.path, status)
 	c.last = c.last || c.at.front.draining.Load()
 	c.out = message(status, header, body, c.Now(), c.last)
@@ -229,6 +262,11 @@ func (c *Conn) Timeout(time.Time) {
 	case c.Waiting():
 		c.Link.Alarm()
 		return
+	case c.need > 0: // net/http has the patience, and the limits, for a body that takes its time
+		data := c.head
+		c.head, c.need = nil, 0
+		c.pass(data)
+		return
 	}
 	if c.fresh || len(c.head) > 0 {
 		c.at.front.late.Add(1)
@@ -244,11 +282,10 @@ func (c *Conn) Gone() {
 		c.queued = false
 		c.at.front.cfg.Admission.Gone()
 	}
-	if c.waits {
-		c.waits = false
-		if c.gone != nil {
-			c.gone()
-		}
+	gone := c.gone
+	c.settle()
+	if gone != nil {
+		gone()
 	}
 }
 

@@ -17,13 +17,36 @@ import (
 // Pass, and then nothing else. It runs on the shard's goroutine and must not wait.
 // The exchange, and the request, are good until it returns.
 type Exchange struct {
-	conn   *Conn
-	rest   []byte // what followed the request
-	err    error  // of the gate
+	reply
+
+	conn  *Conn
+	rest  []byte // what followed the request
+	err   error  // of the gate
+	state state
+}
+
+// reply is an answer as it is made, which it keeps whole.
+type reply struct {
 	header http.Header
 	status int
 	body   []byte
-	state  state
+}
+
+// Header is http.ResponseWriter's.
+func (r *reply) Header() http.Header { return r.header }
+
+// WriteHeader is http.ResponseWriter's.
+func (r *reply) WriteHeader(status int) {
+	if r.status == 0 && status >= http.StatusOK {
+		r.status = status
+	}
+}
+
+// Write is http.ResponseWriter's.
+func (r *reply) Write(b []byte) (int, error) {
+	r.WriteHeader(http.StatusOK)
+	r.body = append(r.body, b...)
+	return len(b), nil
 }
 
 // state is what a handler has done.
@@ -41,23 +64,6 @@ const (
 func Of(w http.ResponseWriter) *Exchange {
 	x, _ := w.(*Exchange)
 	return x
-}
-
-// Header is http.ResponseWriter's.
-func (x *Exchange) Header() http.Header { return x.header }
-
-// WriteHeader is http.ResponseWriter's.
-func (x *Exchange) WriteHeader(status int) {
-	if x.status == 0 && status >= http.StatusOK {
-		x.status = status
-	}
-}
-
-// Write is http.ResponseWriter's. It keeps the answer whole.
-func (x *Exchange) Write(b []byte) (int, error) {
-	x.WriteHeader(http.StatusOK)
-	x.body = append(x.body, b...)
-	return len(b), nil
 }
 
 // Shard is where the connection lives.
@@ -78,20 +84,60 @@ func (x *Exchange) Take(status int) (from *loop.Link, before []byte) {
 // Pass has net/http answer the request. Nothing may have had an effect yet.
 func (x *Exchange) Pass() { x.state = passed }
 
-// Later keeps the exchange open when the handler returns. answer, called once, on
-// the shard's goroutine, answers it. gone, if not nil, is called instead when the
-// client has gone.
-func (x *Exchange) Later(gone func()) (answer func(status int, header http.Header, body []byte)) {
+// Later keeps the exchange open when the handler returns, and has it answered by
+// what is returned. The header is that of the exchange. gone, if not nil, is called
+// when the client has gone before.
+func (x *Exchange) Later(gone func()) *Answer {
 	x.state = deferred
-	c := x.conn
-	c.gone = gone
-	return func(status int, header http.Header, body []byte) {
-		if c.waits { // or the client has gone
-			c.waits, c.gone = false, nil
-			c.answer(status, header, body)
+	x.conn.gone = gone
+	a := &Answer{conn: x.conn, fields: make([]field, 0, len(x.header))}
+	for name, values := range x.header {
+		a.fields = append(a.fields, field{name, values})
+	}
+	return a
+}
+
+// Answer is one that comes later. It is used on the shard's goroutine.
+type Answer struct {
+	reply
+
+	conn   *Conn
+	fields []field // of the header, until somebody asks for it: a map is large
+}
+
+// field is one of a header.
+type field struct {
+	name   string
+	values []string
+}
+
+// Header is http.ResponseWriter's.
+func (a *Answer) Header() http.Header {
+	if a.header == nil {
+		a.header = make(http.Header, len(a.fields)+1)
+		for _, f := range a.fields {
+			a.header[f.name] = f.values
 		}
 	}
+	return a.header
 }
+
+// Body is Write for all of the body, which is the answer's from then on.
+func (a *Answer) Body(b []byte) { a.body = b }
+
+// Send answers with what was written, once. Where the client has gone, nothing
+// happens.
+func (a *Answer) Send() {
+	if c := a.conn; c.waits {
+		a.WriteHeader(http.StatusOK)
+		c.answer(a.status, a.Header(), a.body)
+	}
+}
+
+// Ended has f called, on the shard's goroutine, once nobody is at work on the request
+// any more: it is answered, or passed on, or its client has gone. It may be called
+// once.
+func (x *Exchange) Ended(f func()) { x.conn.ended = f }
 
 // message writes an answer out. The date is that of the turn.
 func message(status int, header http.Header, body []byte, now time.Time, last bool) []byte {

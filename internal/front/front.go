@@ -1,6 +1,7 @@
 package front
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,11 +22,18 @@ type Config struct {
 	Shards  []*hub.Shard // whose loops they are
 	Sockets *loop.Sockets
 
-	// Doors are what answers, by path. The request has no context, and is good
+	// Doors are what answers a GET, by path. The request has no context, and is good
 	// until the handler returns; the response writer is an Exchange.
 	Doors map[string]http.Handler
 
-	// Admission lets requests through, one after the other where they are too many;
+	// Posts are what answers a POST with a body of at most BodyBytes, likewise.
+	Posts map[string]http.Handler
+
+	// BodyBytes is how large a body may be, which the loop waits for while nobody
+	// has a goroutine; 0: DefaultBodyBytes. net/http takes larger ones.
+	BodyBytes int
+
+	// Admission lets the requests of Doors through, one after the other where they are too many;
 	// nil: all at once. A handler learns by Refused that one was not.
 	Admission *admission.Gate
 
@@ -49,7 +57,12 @@ const (
 	DefaultHeaderTimeout = 10 * time.Second
 	DefaultIdleTimeout   = 2 * time.Minute
 	DefaultPending       = 8192
+	DefaultBodyBytes     = 16 << 10
 )
+
+// bodyPatience is how long a loop waits for the body of a request whose head has
+// come: most come in the same packet.
+const bodyPatience = time.Second
 
 // Front is a port whose connections the loops read first. As a net.Listener it
 // gives out those that net/http is to serve.
@@ -65,6 +78,7 @@ type Front struct {
 
 	draining atomic.Bool
 	pending  atomic.Int64
+	waiting  atomic.Int64 // requests that are answered later
 	late     atomic.Uint64
 	refused  atomic.Uint64
 }
@@ -98,6 +112,9 @@ func New(port net.Listener, cfg Config) (f *Front, ok bool) {
 	if cfg.Pending <= 0 {
 		cfg.Pending = DefaultPending
 	}
+	if cfg.BodyBytes <= 0 {
+		cfg.BodyBytes = DefaultBodyBytes
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -119,7 +136,7 @@ func New(port net.Listener, cfg Config) (f *Front, ok bool) {
 		}
 	}
 	for i, l := range cfg.Loops {
-		p := &place{front: f, shard: cfg.Shards[i], loop: l, exchange: Exchange{header: http.Header{}}}
+		p := &place{front: f, shard: cfg.Shards[i], loop: l, exchange: Exchange{reply: reply{header: http.Header{}}}}
 		f.places = append(f.places, p)
 	}
 	for i, p := range f.places {
@@ -132,7 +149,24 @@ func New(port net.Listener, cfg Config) (f *Front, ok bool) {
 	return f, true
 }
 
-func (f *Front) known(path string) bool { return f.cfg.Doors[path] != nil }
+// door is what answers a request, or nil.
+func (f *Front) door(method, path string) http.Handler {
+	switch method {
+	case http.MethodGet:
+		return f.cfg.Doors[path]
+	case http.MethodPost:
+		return f.cfg.Posts[path]
+	}
+	return nil
+}
+
+// bodies is the lookup of what the doors take.
+func (f *Front) bodies(method, path string) (bytes int, ok bool) {
+	if method == http.MethodPost {
+		bytes = f.cfg.BodyBytes
+	}
+	return bytes, f.door(method, path) != nil
+}
 
 // Accepted is called by the loop. The shards take connections in turn.
 func (p *place) Accepted(fd int, peer netip.AddrPort) {
@@ -229,6 +263,23 @@ func (p *place) end() {
 		}
 		c = next
 	}
+}
+
+// Wait waits until the requests are answered that a loop has in hand, or ctx ends. It
+// is for the time after Close. A nil Front has none.
+func (f *Front) Wait(ctx context.Context) error {
+	if f == nil {
+		return nil
+	}
+	const look = 2 * time.Millisecond // as net/http does
+	for f.waiting.Load() > 0 {
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // Late is how many requests did not come in time. A nil Front has none.

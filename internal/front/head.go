@@ -14,8 +14,13 @@ type verdict uint8
 const (
 	whole   verdict = iota // a request of the subset
 	partial                // possibly the beginning of one
+	short                  // one whose head is whole, and whose body is not
 	other                  // anything else
 )
+
+// lookup tells whether there is a door for a method and a path, and how large the
+// bodies of its requests may be.
+type lookup func(method, path string) (bytes int, ok bool)
 
 // request is what the head of a request is read into, again and again.
 type request struct {
@@ -23,7 +28,14 @@ type request struct {
 
 	url    url.URL
 	values []string // of the header
+	body   body
 }
+
+// body is one that has come whole.
+type body struct{ bytes.Reader }
+
+// Close is io.Closer's.
+func (*body) Close() error { return nil }
 
 // aliases are names as they are mostly written, and as http.Header has them.
 var aliases = map[string]string{
@@ -33,23 +45,36 @@ var aliases = map[string]string{
 	"accept-encoding": "Accept-Encoding", "user-agent": "User-Agent", "cookie": "Cookie", "origin": "Origin",
 	"sec-websocket-key": "Sec-Websocket-Key", "sec-websocket-version": "Sec-Websocket-Version",
 	"sec-websocket-protocol": "Sec-Websocket-Protocol", "sec-websocket-extensions": "Sec-Websocket-Extensions",
+	"content-type": "Content-Type", "content-length": "Content-Length", "idempotency-key": "Idempotency-Key",
 	"DNT": "Dnt", "last-event-id": "Last-Event-Id", "Last-Event-ID": "Last-Event-Id", "x-forwarded-for": "X-Forwarded-For",
 	"sec-ch-ua": "Sec-Ch-Ua", "sec-ch-ua-mobile": "Sec-Ch-Ua-Mobile", "sec-ch-ua-platform": "Sec-Ch-Ua-Platform",
 }
 
-// start begins the head of every request of the subset.
-const start = "GET /v1/"
+// starts are how the requests of the subset begin.
+var starts = [...]string{"GET /v1/", "POST /v1/"}
 
-// parse reads the head of a request into r, when it is whole and of the subset:
+// begins reports whether b may be the beginning of one.
+func begins(b []byte) bool {
+	for _, s := range starts {
+		if k := min(len(b), len(s)); string(b[:k]) == s[:k] {
+			return true
+		}
+	}
+	return false
+}
+
+// parse reads a request into r, when it is whole and of the subset:
 //
-//	GET <path>[?query] HTTP/1.1
+//	GET|POST <path>[?query] HTTP/1.1
 //
-// with one of the paths, at most as many bytes as said, and header fields on one line each, in visible ASCII,
-// one Host among them, and none that announces a body, an expectation, or another
-// protocol than a WebSocket. n is its length. What r holds is good until the next
-// parse; its strings stay.
-func (r *request) parse(b []byte, known func(path string) bool, most int) (n int, v verdict) {
-	if k := min(len(b), len(start)); string(b[:k]) != start[:k] {
+// with a method and a path that there is a door for, a head of at most as many bytes as said, and header fields on
+// one line each, in visible ASCII, one Host among them, and none that announces an
+// expectation, or another protocol than a WebSocket. A POST has a body, whose
+// length it says in one Content-Length, and which the door takes; a GET has none. n
+// is the length of the request, also where its body has not come whole. What r holds
+// is good until the next parse, its body while b is; its strings stay.
+func (r *request) parse(b []byte, door lookup, most int) (n int, v verdict) {
+	if !begins(b) {
 		return 0, other
 	}
 	end := bytes.Index(b[:min(len(b), most)], []byte("\r\n\r\n"))
@@ -62,21 +87,32 @@ func (r *request) parse(b []byte, known func(path string) bool, most int) (n int
 	}
 	n = end + len("\r\n\r\n")
 	line, fields, _ := strings.Cut(string(b[:end]), "\r\n")
-	if !r.line(line, known) || !r.fields(fields) || !r.meaning() {
+	length, ok := r.line(line, door)
+	if !ok || !r.fields(fields) || !r.meaning() || !r.length(length) {
 		return 0, other
 	}
+	if r.ContentLength == 0 {
+		return n, whole
+	}
+	head := n
+	if n += int(r.ContentLength); n > len(b) {
+		return n, short
+	}
+	r.body.Reset(b[head:n])
+	r.Body = &r.body
 	return n, whole
 }
 
-// line reads the first line.
-func (r *request) line(line string, known func(path string) bool) bool {
-	target, ok := strings.CutSuffix(line[len("GET "):], " HTTP/1.1")
+// line reads the first line. bytes is how large the body may be.
+func (r *request) line(line string, door lookup) (bytes int, ok bool) {
+	method, rest, _ := strings.Cut(line, " ")
+	target, ok := strings.CutSuffix(rest, " HTTP/1.1")
 	if !ok || strings.ContainsFunc(target, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }) {
-		return false
+		return 0, false
 	}
 	path, query, asked := strings.Cut(target, "?")
-	if !known(path) {
-		return false
+	if bytes, ok = door(method, path); !ok {
+		return 0, false
 	}
 	header := r.Header
 	if header == nil {
@@ -87,10 +123,31 @@ func (r *request) line(line string, known func(path string) bool) bool {
 	r.values = r.values[:0]
 	r.url = url.URL{Path: path, RawQuery: query, ForceQuery: asked && query == ""}
 	r.Request = http.Request{
-		Method: http.MethodGet, URL: &r.url, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Method: method, URL: &r.url, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: http.NoBody, RequestURI: target,
 	}
-	return true
+	return bytes, true
+}
+
+// length reads how long the body is, of a request that has one.
+func (r *request) length(most int) bool {
+	said := r.Header["Content-Length"]
+	if r.Method != http.MethodPost {
+		return len(said) == 0
+	}
+	const digits = 8 // as many as make sense
+	if len(said) != 1 || len(said[0]) > digits {
+		return false
+	}
+	n := 0
+	for _, c := range []byte(said[0]) {
+		if c < '0' || c > '9' {
+			return false
+		}
+		n = n*10 + int(c-'0')
+	}
+	r.ContentLength = int64(n)
+	return n > 0 && n <= most
 }
 
 // fields reads the lines of the header.
@@ -123,12 +180,12 @@ func (r *request) fields(lines string) bool {
 // meaning looks at the fields that say how the request is to be read.
 func (r *request) meaning() bool {
 	h := r.Header
-	for _, name := range [...]string{"Content-Length", "Transfer-Encoding", "Expect", "Trailer", "Te", "Http2-Settings"} {
+	for _, name := range [...]string{"Transfer-Encoding", "Expect", "Trailer", "Te", "Http2-Settings"} {
 		if len(h[name]) > 0 {
 			return false
 		}
 	}
-	if up := h["Upgrade"]; len(up) > 1 || len(up) == 1 && !strings.EqualFold(up[0], "websocket") {
+	if up := h["Upgrade"]; len(up) > 1 || len(up) == 1 && (r.Method != http.MethodGet || !strings.EqualFold(up[0], "websocket")) {
 		return false
 	}
 	host := h["Host"]

@@ -10,7 +10,21 @@ import (
 	"testing"
 )
 
-func known(path string) bool { return path == "/v1/ws" || path == "/v1/sse" || path == "/v1/poll" }
+// bodyMost is how large a body may be in these tests.
+const bodyMost = 40
+
+func known(method, path string) (bytes int, ok bool) {
+	switch path {
+	case "/v1/ws", "/v1/sse", "/v1/poll":
+		return 0, method == http.MethodGet
+	case "/v1/events":
+		return bodyMost, method == http.MethodPost
+	}
+	return 0, false
+}
+
+const publish = "POST /v1/events HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: 21\r\n" +
+	"Authorization: Bearer a.b.c\r\nContent-Type: application/json\r\nAccept-Encoding: gzip\r\n\r\n" + `{"type":"order.paid"}`
 
 const chromium = "GET /v1/ws?after=now&token=a.b.c HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: Upgrade\r\nPragma: no-cache\r\n" +
 	"Cache-Control: no-cache\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nUpgrade: websocket\r\nOrigin: http://127.0.0.1:8080\r\n" +
@@ -33,6 +47,15 @@ var heads = []struct {
 	{"another request behind it", "GET /v1/poll HTTP/1.1\r\nHost: x\r\n\r\nGET /v1/poll HTTP/1.1\r\n", whole},
 	{"Pragma alone", "GET /v1/poll HTTP/1.1\r\nHost: x\r\nPragma: no-cache\r\n\r\n", whole},
 
+	{"a publish", publish, whole},
+	{"a publish, all in lower case, with another request behind it", "POST /v1/events?token=t HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-type: application/json\r\nidempotency-key: k\r\n\r\n{}GET /v1/poll", whole},
+	{"a body of the largest size", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 040\r\n\r\n" + strings.Repeat("x", bodyMost), whole},
+
+	{"a publish without its body", publish[:strings.Index(publish, "{")], short},
+	{"a publish with half its body", publish[:len(publish)-3], short},
+
+	{"the beginning of a publish", publish[:7], partial},
+	{"half the header of a publish", publish[:60], partial},
 	{"nothing yet", "", partial},
 	{"the beginning of the line", "GET /v", partial},
 	{"half a header", chromium[:len(chromium)-2], partial},
@@ -41,6 +64,19 @@ var heads = []struct {
 	{"another path, of which only this much is there", "GET /index", other},
 	{"a path that is written in another way", "GET /v1/%77s HTTP/1.1\r\nHost: x\r\n\r\n", other},
 	{"another method", "POST /v1/poll HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", other},
+	{"a larger body", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 41\r\n\r\n" + strings.Repeat("x", bodyMost+1), other},
+	{"a POST without a length", "POST /v1/events HTTP/1.1\r\nHost: x\r\n\r\n", other},
+	{"a length of nothing", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", other},
+	{"a length with a sign", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: +2\r\n\r\n{}", other},
+	{"a length that is empty", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n{}", other},
+	{"a length in hexadecimal", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 0x2\r\n\r\n{}", other},
+	{"two lengths", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", other},
+	{"the same length twice", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2, 2\r\n\r\n{}", other},
+	{"a length that no number holds", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551618\r\n\r\n{}", other},
+	{"a length and chunks", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", other},
+	{"a publish with an expectation", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n{}", other},
+	{"a publish that would be a WebSocket", "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n{}", other},
+	{"a GET of where only a POST is possible", "GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n", other},
 	{"the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", other},
 	{"HTTP/1.0", "GET /v1/poll HTTP/1.0\r\nHost: x\r\n\r\n", other},
 	{"a whole URL", "GET http://x/v1/poll HTTP/1.1\r\nHost: x\r\n\r\n", other},
@@ -85,6 +121,17 @@ func TestAHeadInPiecesIsPartialUntilItIsWhole(t *testing.T) {
 			t.Fatalf("the first %d bytes are %d", i, v)
 		}
 	}
+	head := strings.Index(publish, "{")
+	for i := range len(publish) {
+		want, length := partial, 0
+		if i >= head {
+			want, length = short, len(publish)
+		}
+		var r request
+		if n, v := r.parse([]byte(publish[:i]), known, MaxHeaderBytes); v != want || n != length {
+			t.Fatalf("the first %d bytes of a publish are %d of length %d", i, v, n)
+		}
+	}
 }
 
 func TestARequestLeavesNothingToTheNext(t *testing.T) {
@@ -106,6 +153,19 @@ func sameAsNetHTTP(t *testing.T, got *http.Request, b []byte, n int) {
 	if err != nil {
 		t.Fatalf("net/http refuses %q: %v", b, err)
 	}
+	var bodies [2]string
+	for i, r := range [2]*http.Request{got, want} {
+		if r.Body != http.NoBody {
+			b, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bodies[i] = string(b)
+		}
+	}
+	if bodies[0] != bodies[1] {
+		t.Errorf("the body is %q, for net/http %q", bodies[0], bodies[1])
+	}
 	left, _ := io.ReadAll(rest)
 	if !bytes.Equal(left, b[n:]) {
 		t.Errorf("%q is left, net/http leaves %q", b[n:], left)
@@ -115,11 +175,11 @@ func sameAsNetHTTP(t *testing.T, got *http.Request, b []byte, n int) {
 		Major, Minor                    int
 		Length                          int64
 		Close                           bool
-		Body                            io.ReadCloser
+		Body                            bool
 		Encoding                        []string
 	}
 	of := func(r *http.Request) part {
-		return part{r.Method, r.Proto, r.Host, r.RequestURI, r.ProtoMajor, r.ProtoMinor, r.ContentLength, r.Close, r.Body, r.TransferEncoding}
+		return part{r.Method, r.Proto, r.Host, r.RequestURI, r.ProtoMajor, r.ProtoMinor, r.ContentLength, r.Close, r.Body != http.NoBody, r.TransferEncoding}
 	}
 	if g, w := of(got), of(want); !reflect.DeepEqual(g, w) {
 		t.Errorf("read %+v\nnet/http %+v", g, w)

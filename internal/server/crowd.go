@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/front"
 	"github.com/carillon-rt/carillon/internal/transport"
 )
 
@@ -24,8 +25,13 @@ type crowd struct {
 const crowdRetry = time.Second
 
 func (c *crowd) guard(next http.Handler) http.Handler {
+	leave := func() { c.now.Add(-1) }
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer c.now.Add(-1)
+		if x := front.Of(w); x != nil {
+			x.Ended(leave) // which may be later
+		} else {
+			defer leave()
+		}
 		if c.now.Add(1) > c.most {
 			c.hits.Add(1)
 			transport.Problem(w, r, nil, carillon.Unavailable(crowdRetry, nil, "this server answers as many requests as it can; send it again later"))

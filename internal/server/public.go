@@ -66,6 +66,7 @@ func (s *Server) publicHandler(a *auth.Authenticator, origins *auth.Origins) htt
 		Auth: a, Gate: s.gate, History: s.history, IDs: s.ids, RequestBytes: l.RequestBytes.N(), BatchEvents: l.BatchEvents,
 		CEBytes: l.CEBytes.N(), WriteTimeout: write, Logger: s.log,
 	})
+	s.posts = map[string]http.Handler{"/v1/events": origins.CORS(s.crowd.guard(s.api.Publish()))}
 	mux.Handle("/v1/", s.crowd.guard(s.bodies.bound(s.api)))
 	mux.Handle("/v1/hooks/", s.crowd.guard(s.bodies.bound(manage.Handler(manage.Config{
 		Auth: a, Sources: s.hooks.sources, Ledger: s.hooks.ledger, Intake: s.engine.Intake, IDs: s.hooks.ids, Events: s.ids, Logger: s.log,

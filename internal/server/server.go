@@ -81,6 +81,7 @@ type Server struct {
 	headers   listen.Headers
 	arrivals  listen.Counts
 	doors     map[string]http.Handler // that need no goroutine, by path
+	posts     map[string]http.Handler // likewise, of requests with a body
 
 	// Set by Start, in this order.
 	started time.Time
@@ -349,6 +350,9 @@ func (s *Server) stopAll(ctx, signal context.Context) error {
 	s.certs.stop() // nobody waits for a certificate any more
 	if s.public != nil {
 		s.public.stop(clients)
+		if s.front.Wait(clients) != nil {
+			s.log.Warn("server: requests are cut at the deadline")
+		}
 	}
 	s.opt.Inherited.Close()
 	if err := s.closeConnections(ctx); err != nil {

@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,8 +73,8 @@ var proxyHeaderHit = hit{
 var requestsInFlightHit = hit{
 	set: func(c *config.Config) { c.Limits.RequestsInFlight = 1 },
 	meet: func(t *testing.T, n *limitedNode) {
-		say(t, n.Server, "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+token(t, "alice")+"\r\nContent-Length: 9\r\n\r\n{")
-		n.until(t, func() bool { // the first is answered as soon as it is read
+		say(t, n.Server, "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+token(t, "alice")+"\r\nContent-Length: 20000\r\n\r\n{")
+		n.until(t, func() bool { // the first, which no loop keeps, is answered as soon as it is read
 			status, body := n.get(t, http.MethodPost, "/v1/events", `{"type":"a","data":1}`)
 			if status == 503 && !strings.Contains(body, `"code":"unavailable"`) {
 				t.Errorf("%d, %s", status, body)
@@ -83,6 +85,36 @@ var requestsInFlightHit = hit{
 		n.ask(t, http.MethodGet, "/v1/poll?wait=0", "", 200, "") // it is a connection
 		n.socket(t)
 	},
+}
+
+// What a loop has in hand counts among the requests in flight, and no longer than that.
+func TestPublishesInHandAreCounted(t *testing.T) {
+	cfg := settings("")
+	cfg.Limits.RequestsInFlight = runtime.GOMAXPROCS(0) // as many as loops: no more are at work at the same time
+	s, c := start(t, cfg), client(t)
+	publish := func() int {
+		status, _ := do(t, c, http.MethodPost, s.PublicURL()+"/v1/events", `{"type":"a","data":1}`, "Authorization", "Bearer "+token(t, "alice"))
+		return status
+	}
+	for refused := false; !refused && !t.Failed(); {
+		var all sync.WaitGroup
+		statuses := make(chan int, 8*cfg.Limits.RequestsInFlight)
+		for range cap(statuses) {
+			all.Go(func() { statuses <- publish() })
+		}
+		all.Wait()
+		close(statuses)
+		taken := false
+		for status := range statuses {
+			taken, refused = taken || status == 202, refused || status == 503
+		}
+		if !taken {
+			t.Error("not one of them was taken")
+		}
+		if status := publish(); status != 202 { // nobody else is there
+			t.Errorf("one alone: %d", status)
+		}
+	}
 }
 
 // memoryHit runs a node with less memory than any has.

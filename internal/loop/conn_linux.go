@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -233,13 +234,7 @@ func (c *Conn) flush() {
 // writev writes until the socket takes no more, and returns what is left.
 func (l *Loop) writev(fd int, bufs [][]byte) ([][]byte, error) {
 	for len(bufs) > 0 {
-		var n int
-		var err error
-		if len(bufs) == 1 {
-			n, err = unix.Write(fd, bufs[0])
-		} else {
-			n, err = l.gather(fd, bufs[:min(len(bufs), maxIOV)])
-		}
+		n, asked, err := l.gather(fd, bufs)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -247,10 +242,6 @@ func (l *Loop) writev(fd int, bufs [][]byte) ([][]byte, error) {
 			return bufs, nil
 		case err != nil:
 			return nil, err
-		}
-		asked := 0
-		for _, b := range bufs[:min(len(bufs), maxIOV)] {
-			asked += len(b)
 		}
 		short := n < asked
 		for n > 0 && n >= len(bufs[0]) {
@@ -270,24 +261,48 @@ func (l *Loop) writev(fd int, bufs [][]byte) ([][]byte, error) {
 	return nil, nil
 }
 
-func (l *Loop) gather(fd int, bufs [][]byte) (int, error) {
-	l.iov = l.iov[:0]
+// gather writes as many of bufs as one call takes, asked bytes, and says how many of
+// them the socket took. What lies one behind the other in memory is one piece of the
+// call: the kernel's work for a piece is more than that for its bytes.
+func (l *Loop) gather(fd int, bufs [][]byte) (n, asked int, err error) {
+	iov := l.iov[:0]
+	end := uintptr(0) // where the last piece ends
 	for _, b := range bufs {
-		if len(b) > 0 {
+		if len(b) == 0 {
+			continue
+		}
+		begin := uintptr(unsafe.Pointer(&b[0]))
+		if begin == end {
+			last := &iov[len(iov)-1]
+			last.SetLen(int(last.Len) + len(b))
+		} else {
+			if len(iov) == maxIOV {
+				break
+			}
 			v := unix.Iovec{Base: &b[0]}
 			v.SetLen(len(b))
-			l.iov = append(l.iov, v)
+			iov = append(iov, v)
 		}
+		end = begin + uintptr(len(b))
+		asked += len(b)
 	}
-	if len(l.iov) == 0 {
-		return 0, nil
+	l.iov = iov[:0]
+	if len(iov) == 0 {
+		return 0, 0, nil
 	}
-	n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&l.iov[0])), uintptr(len(l.iov)))
-	clear(l.iov)
+	var wrote uintptr
+	var errno unix.Errno
+	if len(iov) == 1 {
+		wrote, _, errno = unix.Syscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(iov[0].Base)), uintptr(iov[0].Len))
+	} else {
+		wrote, _, errno = unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+	}
+	runtime.KeepAlive(bufs)
+	clear(iov)
 	if errno != 0 {
-		return 0, errno
+		return 0, 0, errno
 	}
-	return int(n), nil
+	return int(wrote), asked, nil
 }
 
 // Shut ends our direction.

@@ -180,8 +180,13 @@ func (c *Conn) answer(status int, header http.Header, body []byte) {
 	c.settle()
 	c.at.front.cfg.Answered(c.path, status)
 	c.last = c.last || c.at.front.draining.Load()
-	c.out = message(status, header, body, c.Now(), c.last)
+	p := c.at
+	out := message(p.out[:0], status, header, body, c.Now(), c.last)
+	p.out, c.out = nil, out
 	c.Ready()
+	if c.out == nil && !c.Blocked() && cap(out) <= outKept {
+		p.out = out // all of it is written
+	}
 	if !c.Waiting() && !c.Over() {
 		c.idle()
 	}

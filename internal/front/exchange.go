@@ -114,7 +114,10 @@ type field struct {
 // Header is http.ResponseWriter's.
 func (a *Answer) Header() http.Header {
 	if a.header == nil {
-		a.header = make(http.Header, len(a.fields)+1)
+		if a.header = a.conn.at.spare; a.header == nil {
+			a.header = make(http.Header, len(a.fields)+1)
+		}
+		a.conn.at.spare = nil
 		for _, f := range a.fields {
 			a.header[f.name] = f.values
 		}
@@ -128,10 +131,13 @@ func (a *Answer) Body(b []byte) { a.body = b }
 // Send answers with what was written, once. Where the client has gone, nothing
 // happens.
 func (a *Answer) Send() {
-	if c := a.conn; c.waits {
+	c, h := a.conn, a.Header()
+	if c.waits {
 		a.WriteHeader(http.StatusOK)
-		c.answer(a.status, a.Header(), a.body)
+		c.answer(a.status, h, a.body)
 	}
+	clear(h)
+	a.header, c.at.spare = nil, h
 }
 
 // Ended has f called, on the shard's goroutine, once nobody is at work on the request
@@ -139,10 +145,8 @@ func (a *Answer) Send() {
 // once.
 func (x *Exchange) Ended(f func()) { x.conn.ended = f }
 
-// message writes an answer out. The date is that of the turn.
-func message(status int, header http.Header, body []byte, now time.Time, last bool) []byte {
-	const about = 256 // bytes of a header
-	b := make([]byte, 0, about+len(body))
+// message appends an answer to b. The date is that of the turn.
+func message(b []byte, status int, header http.Header, body []byte, now time.Time, last bool) []byte {
 	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(b, ' ')

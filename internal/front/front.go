@@ -93,7 +93,12 @@ type place struct {
 	conns    *Conn // all here
 	request  request
 	exchange Exchange
+	spare    http.Header // for the next answer that comes later; or nil
+	out      []byte      // room for the next answer's bytes; or nil
 }
+
+// outKept is the largest room for answers that is kept.
+const outKept = 4 << 10
 
 // New has the loops accept the connections of a TCP port, which is the Front's
 // own from then on. It reports false, and has done nothing, when they cannot: the

@@ -406,7 +406,8 @@ func TestADrainAnswersPolls(t *testing.T) {
 func TestASlowReaderMissesNothing(t *testing.T) {
 	all(t, func(t *testing.T, door transporttest.Door) {
 		const events, size = 1500, 4000
-		n := transporttest.New(t, transporttest.Config{Hub: hub.Config{RingBytes: 1 << 20}})
+		// It reads nothing for as long as the others take.
+		n := transporttest.New(t, transporttest.Config{WriteTimeout: time.Minute, Hub: hub.Config{RingBytes: 1 << 20}})
 		a := ask{Token: n.Token(t, "acme", "alice"), Patterns: []string{"orders.>"}, Narrow: true}
 		slow := open(t, n, door, a)
 		a.Narrow = false

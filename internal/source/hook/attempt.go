@@ -132,8 +132,8 @@ func requestOf(received *intake.Received, said *provider.Delivery) *action.Reque
 
 // load reads a delivery from the intake, where it is not in memory.
 func (p *Processor) load(ctx context.Context, j *job) (*intake.Received, error) {
-	if j.entry != nil {
-		received, err := intake.ParseReceived(&j.entry.Event)
+	if e := p.entry(ctx, j); e != nil {
+		received, err := intake.ParseReceived(&e.Event)
 		if err == nil && received.Meta.Parts == 0 {
 			return whole(received)
 		}

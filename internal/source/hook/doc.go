@@ -73,6 +73,8 @@ type Config struct {
 	Busy    func() bool
 	Waiting int // deliveries in memory that wait to be processed; others wait in the ledger
 	Backlog int // entries in memory that wait for the ledger; beyond, the intake is read again later
+	// BacklogBytes is how much memory they take, without the bodies that are kept.
+	BacklogBytes int64
 
 	Lease bool // several nodes share the log: one of them processes
 
@@ -93,6 +95,7 @@ const (
 	DefaultWorkers       = 64
 	DefaultWaiting       = 10_000
 	DefaultBacklog       = 20_000
+	DefaultBacklogBytes  = 4 << 20
 
 	maxBody = 25 << 20
 
@@ -113,6 +116,7 @@ func (c *Config) defaults() {
 	or(&c.Workers, DefaultWorkers)
 	or(&c.Waiting, DefaultWaiting)
 	or(&c.Backlog, DefaultBacklog)
+	or(&c.BacklogBytes, DefaultBacklogBytes)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

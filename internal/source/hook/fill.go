@@ -26,6 +26,7 @@ func (p *Processor) skip(seq uint64) {
 		p.waits.after = max(seq, 1) - 1
 	}
 	p.waits.any = true
+	p.behind.Store(true)
 }
 
 // fromLedger leaves everything there is in the ledger, from which it is taken when that
@@ -105,6 +106,7 @@ func (p *Processor) filled(ctx context.Context, partition int) bool {
 		}
 		if len(list) == 0 && p.waits.times == times {
 			p.waits.any = false
+			p.behind.Store(false)
 		}
 		p.mu.Unlock()
 	}

@@ -13,9 +13,10 @@ import (
 )
 
 const (
-	foldBatch  = 256      // entries in one transaction of the ledger
-	foldBytes  = 16 << 20 // of bodies that are kept in memory until they are processed; others are read again
+	foldBatch  = 256     // entries in one transaction of the ledger
+	foldBytes  = 8 << 20 // of bodies that are kept in memory until they are processed; others are read again
 	foldRetry  = time.Second
+	foldRest   = 10 * time.Second // between two times that the intake is read to its end, while much is received
 	pruneEvery = 10 * time.Minute
 )
 
@@ -28,7 +29,8 @@ type fold struct {
 
 	mu    sync.Mutex // guards what follows
 	queue []*carillon.Entry
-	full  bool // the queue is as long as it may be: the tail has to stop
+	bytes int64 // of the queue, without bodies
+	full  bool  // the queue is as long as it may be: the tail has to stop
 	wake  chan struct{}
 	stop  context.CancelFunc // ends the tail that is open
 }
@@ -40,13 +42,32 @@ func (f *fold) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil {
-			continue // it was full
+		if err == nil { // it was full
+			f.rest(ctx)
+			continue
 		}
 		f.Logger.Warn("hook: the intake cannot be followed; trying again", "partition", f.partition, "err", err)
 		select {
 		case <-time.After(foldRetry):
 		case <-ctx.Done():
+		}
+	}
+}
+
+// rest waits while much is received, foldRest at most, before the intake is read again
+// to its end: an embedded server keeps the buffer of a block, 8 MB, that was read while
+// it was written, and while much is received it writes several in a second.
+func (f *fold) rest(ctx context.Context) {
+	if f.Busy == nil {
+		return
+	}
+	tick := time.NewTicker(governEvery)
+	defer tick.Stop()
+	for waited := time.Duration(0); f.Busy() && waited < foldRest; waited += governEvery {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -62,7 +83,7 @@ func (f *fold) follow(ctx context.Context) error {
 	defer cancel()
 	f.mu.Lock()
 	f.giveBack(f.queue) // what could not be folded comes again
-	f.queue, f.full, f.stop = nil, false, cancel
+	f.queue, f.bytes, f.full, f.stop = nil, 0, false, cancel
 	f.mu.Unlock()
 	ended := make(chan error, 1)
 	go func() { ended <- f.Log.Tail(tail, f.partition, from, f.take) }()
@@ -133,12 +154,13 @@ func (f *fold) take(e *carillon.Entry) {
 		f.mu.Unlock()
 		return
 	}
-	if e.Type == intake.TypeReceived && !f.bodies.take(int64(len(e.Data))) {
+	f.bytes += facts(e)
+	if e.Type == intake.TypeReceived && (f.behind.Load() || !f.bodies.take(int64(len(e.Data)))) {
 		e = withoutData(e)
 	}
 	f.queue = append(f.queue, e)
 	f.queued.Store(int64(len(f.queue)))
-	if len(f.queue) >= f.Backlog {
+	if len(f.queue) >= f.Backlog || f.bytes >= f.BacklogBytes {
 		f.full = true
 		f.stop()
 	}
@@ -147,6 +169,14 @@ func (f *fold) take(e *carillon.Entry) {
 	case f.wake <- struct{}{}:
 	default:
 	}
+}
+
+// facts is about what an entry holds of memory, a body apart.
+func facts(e *carillon.Entry) int64 {
+	if e.Type == intake.TypeReceived {
+		return int64(e.Size() - len(e.Data))
+	}
+	return int64(e.Size())
 }
 
 // withoutData is an entry whose body is read again where it is needed. Entries are
@@ -165,6 +195,9 @@ func (f *fold) work(ctx context.Context) error {
 		n := min(len(f.queue), foldBatch)
 		batch := f.queue[:n:n]
 		f.queue = f.queue[n:]
+		for _, e := range batch {
+			f.bytes -= facts(e)
+		}
 		f.mu.Unlock()
 		if n == 0 {
 			return nil

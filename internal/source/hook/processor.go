@@ -31,21 +31,24 @@ type Processor struct {
 	goal   atomic.Uint64 // where the intake ended when it was looked at
 	folded atomic.Uint64 // where the ledger stands
 	queued atomic.Int64  // entries that wait for the ledger
+	behind atomic.Bool   // new deliveries wait in the ledger: waits.any
 	leader atomic.Bool   // this node processes
 
+	reading reading
 	notes   sync.WaitGroup // that are on their way
 	results results
 	full    limit.Hits
 
-	mu     sync.Mutex // guards what follows
-	jobs   map[jobID]*job
-	noted  map[jobID]struct{} // what became of them is in the log, and not in the ledger yet
-	lanes  map[lane][]*job    // the first is in hand or waits for its next attempt
-	ready  queue
-	waits  waits
-	held   bool // receiving goes before
-	idle   *sync.Cond
-	closed bool
+	mu      sync.Mutex // guards what follows
+	jobs    map[jobID]*job
+	noted   map[jobID]struct{} // what became of them is in the log, and not in the ledger yet
+	lanes   map[lane][]*job    // the first is in hand or waits for its next attempt
+	ready   queue
+	waits   waits
+	held    bool // receiving goes before
+	wanting int  // jobs in hand that wait for their entries
+	idle    *sync.Cond
+	closed  bool
 
 	refill chan struct{} // capacity 1: there may be room for those that wait in the ledger
 }
@@ -69,7 +72,8 @@ type job struct {
 
 	id        jobID
 	lane      lane
-	entry     *carillon.Entry // as it came, where there was room to keep it
+	entry     *carillon.Entry // as it came, where there was room to keep it; the worker's while it is in hand, unless it wants
+	wants     bool            // the worker that has it waits for its entry
 	since     time.Time       // it was received, or retried
 	doubt     bool            // another process may have published it
 	published *intake.Note    // by this one, whatever else is to be done

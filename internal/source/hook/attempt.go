@@ -83,9 +83,12 @@ func (p *Processor) process(ctx context.Context, j *job, note **intake.Note) err
 	if !p.Usable(j.Org) {
 		return permanent("the organization does not exist any more, or is disabled")
 	}
-	received, err := p.load(ctx, j)
+	received, lent, err := p.load(ctx, j)
 	if err != nil {
 		return err
+	}
+	if len(src.Definition.Actions) == 0 { // what is run may hold the body for longer
+		defer p.buffers.Return(lent)
 	}
 	said, err := src.provider.Read(received.Meta.Header, received.Meta.Header.Get("Content-Type"), received.Body)
 	if err != nil {
@@ -130,15 +133,20 @@ func requestOf(received *intake.Received, said *provider.Delivery) *action.Reque
 	}
 }
 
-// load reads a delivery from the intake, where it is not in memory.
-func (p *Processor) load(ctx context.Context, j *job) (*intake.Received, error) {
+// load reads a delivery from the intake, where it is not in memory. What is lent is
+// returned when nobody holds its body any more.
+func (p *Processor) load(ctx context.Context, j *job) (received *intake.Received, lent []byte, err error) {
 	if e := p.entry(ctx, j); e != nil {
 		received, err := intake.ParseReceived(&e.Event)
 		if err == nil && received.Meta.Parts == 0 {
-			return whole(received)
+			if lent, err = received.Whole(&p.buffers); err != nil {
+				return nil, nil, &permanentError{err}
+			}
+			return received, lent, nil
 		}
 	}
-	return Load(ctx, p.Log.Intake(j.Org), j.Pos.Seq)
+	received, err = Load(ctx, p.Log.Intake(j.Org), j.Pos.Seq)
+	return received, nil, err
 }
 
 // ErrGone says that the intake does not have a delivery any more.
@@ -191,7 +199,7 @@ func Load(ctx context.Context, log engine.Log, seq uint64) (received *intake.Rec
 
 // whole is a delivery with its body as it came.
 func whole(received *intake.Received) (*intake.Received, error) {
-	if err := received.Whole(); err != nil {
+	if _, err := received.Whole(nil); err != nil {
 		return nil, &permanentError{err}
 	}
 	return received, nil

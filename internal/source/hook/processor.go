@@ -35,6 +35,7 @@ type Processor struct {
 	leader atomic.Bool   // this node processes
 
 	reading reading
+	buffers intake.Buffers
 	notes   sync.WaitGroup // that are on their way
 	results results
 	full    limit.Hits

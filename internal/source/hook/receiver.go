@@ -33,6 +33,7 @@ type Receiver struct {
 	count    counters
 	refusals *rate.Limiter
 	bodies   budget
+	buffers  intake.Buffers
 	inHand   atomic.Int64
 	spool    *spool // nil: there is none
 }
@@ -58,6 +59,7 @@ type request struct {
 	began   time.Time
 	claim   *provider.Claim
 	body    []byte
+	lent    []byte // which body may be in; nobody holds any of it when the request has been served
 	secret  int
 	reason  string // of a refusal, for the audit
 	sizeHad int64  // what was declared or read
@@ -73,6 +75,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, h *http.Request) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	r.inHand.Add(1)
 	defer r.inHand.Add(-1)
+	defer func() { r.buffers.Return(q.lent) }()
 	if err := r.receive(w, q); err != nil {
 		r.refuse(w, q, err)
 	}
@@ -159,7 +162,8 @@ func (r *Receiver) read(w http.ResponseWriter, q *request) (release func(), err 
 		if !take(size) {
 			return release, busy()
 		}
-		q.body = make([]byte, size)
+		q.lent = r.buffers.Lend(int(size))
+		q.body = q.lent
 		n, err := io.ReadFull(q.http.Body, q.body)
 		q.sizeHad = int64(n)
 		if err != nil && size > 0 {
@@ -304,7 +308,7 @@ func clipBytes(s string, most int) string {
 // append appends a delivery. With a key it is there once, however often it is
 // appended within the time that the log knows keys.
 func (r *Receiver) append(org carillon.OrgID, received *intake.Received, key string, done func(carillon.Position, error)) {
-	events, err := received.Events()
+	events, err := received.Events(&r.buffers)
 	if err != nil {
 		done(carillon.Position{}, err)
 		return

@@ -332,7 +332,7 @@ func (r *rig) store(id string) carillon.Position {
 		Source: "gh", Delivery: id, Remote: "192.0.2.1:1", At: time.Now(), Body: []byte(opened),
 		Meta: intake.Meta{Provider: "github", Event: "push", Digest: "x", Header: http.Header{"X-Github-Event": {"push"}, "X-Github-Delivery": {id}, "Content-Type": {"application/json"}}},
 	}
-	events, err := received.Events()
+	events, err := received.Events(nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}

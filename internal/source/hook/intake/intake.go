@@ -10,6 +10,7 @@
 package intake
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -106,8 +107,9 @@ type Note struct {
 }
 
 // Events are the entries of a delivery, whose Body is whole, to be appended as one
-// batch. They say of its size, its parts and its packing what is so.
-func (r *Received) Events() ([]*carillon.Event, error) {
+// batch. They say of its size, its parts and its packing what is so. With buffers, none
+// of them shares memory with a Body that these may have lent.
+func (r *Received) Events(b *Buffers) ([]*carillon.Event, error) {
 	if len(r.Body) > MaxBody {
 		return nil, fmt.Errorf("intake: a body of %d bytes; at most %d", len(r.Body), MaxBody)
 	}
@@ -115,9 +117,14 @@ func (r *Received) Events() ([]*carillon.Event, error) {
 	meta.Size, meta.Parts, meta.Packed = int64(len(r.Body)), 0, false
 	stored := r.Body
 	if len(stored) >= packFrom {
-		if packed := s2.Encode(nil, stored); len(packed) < len(stored)-len(stored)/8 {
-			stored, meta.Packed = packed, true
+		room := b.Lend(s2.MaxEncodedLen(len(stored)))
+		if packed := s2.Encode(room, stored); len(packed) < len(stored)-len(stored)/8 {
+			stored, meta.Packed = bytes.Clone(packed), true
 		}
+		b.Return(room)
+	}
+	if b != nil && !meta.Packed && cap(stored) <= MaxLent {
+		stored = bytes.Clone(stored)
 	}
 	if len(stored) > Part {
 		meta.Parts = (len(stored) - 1) / Part
@@ -146,20 +153,24 @@ func (r *Received) Events() ([]*carillon.Event, error) {
 // flushed, and read again, several times.
 const packFrom = 512
 
-// Whole makes Body, which is all that is stored of it, the body as it came.
-func (r *Received) Whole() error {
+// Whole makes Body, which is all that is stored of it, the body as it came. If it was
+// packed, lent is to be returned to the buffers when nobody holds any of Body any more.
+func (r *Received) Whole(b *Buffers) (lent []byte, err error) {
 	if !r.Meta.Packed {
-		return nil
+		return nil, nil
 	}
 	n, err := s2.DecodedLen(r.Body)
 	if err != nil || int64(n) != r.Meta.Size || n > MaxBody {
-		return errors.New("intake: a packed body that is damaged")
+		return nil, errors.New("intake: a packed body that is damaged")
 	}
-	if r.Body, err = s2.Decode(nil, r.Body); err != nil {
-		return fmt.Errorf("intake: a packed body that is damaged: %w", err)
+	lent = b.Lend(n)
+	body, err := s2.Decode(lent, r.Body)
+	if err != nil {
+		b.Return(lent)
+		return nil, fmt.Errorf("intake: a packed body that is damaged: %w", err)
 	}
-	r.Meta.Packed = false
-	return nil
+	r.Body, r.Meta.Packed = body, false
+	return lent, nil
 }
 
 // ParseReceived reads an entry of TypeReceived. Body is the entry's: with those of the

@@ -17,7 +17,7 @@ import (
 // How much a ledger takes.
 const (
 	readers       = 3        // connections that read, beside the one that writes
-	writerCache   = 4 << 10 // KiB of pages, of the connection that writes
+	writerCache   = 4 << 10  // KiB of pages, of the connection that writes
 	readerCache   = 1 << 10  // KiB, of each that reads
 	checkpoint    = 1000     // pages in the write-ahead log before they go to the file
 	walLeft       = 16 << 20 // bytes of a write-ahead log that has grown nevertheless which stay

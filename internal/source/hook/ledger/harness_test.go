@@ -65,7 +65,7 @@ func (h *history) received(d delivery) *carillon.Entry {
 			Digest: digest(d.body), Secret: "2026", Order: "o-1",
 		},
 	}
-	events, err := r.Events()
+	events, err := r.Events(nil)
 	if err != nil {
 		panic(err)
 	}

@@ -53,7 +53,7 @@ func (d *Delivery) Remember(f Form, b []byte) []byte {
 		case !d.enc[f].CompareAndSwap(p, &b):
 		default:
 			if p == nil && d.ring != nil {
-				d.ring.bytes.Add(int64(len(b)))
+				d.ring.bytes.Add(int64(allocated(cap(b))))
 			}
 			return b
 		}
@@ -106,10 +106,10 @@ func (p *page) fill(room int, encode func(dst []byte) []byte) []byte {
 // leave is called when d leaves its ring, which from then on counts none of its bytes.
 // It returns those that it has counted.
 func (d *Delivery) leave() (bytes int64) {
-	bytes = int64(d.Entry.Size())
+	bytes = int64(cost(d.Entry))
 	for f := range d.enc {
 		if !d.enc[f].CompareAndSwap(nil, d.ring.left) {
-			bytes += int64(len(*d.enc[f].Load()))
+			bytes += int64(allocated(cap(*d.enc[f].Load())))
 		}
 	}
 	return bytes
@@ -226,7 +226,7 @@ type ring struct {
 	head  atomic.Uint64 // index of the newest entry; published after the entry
 	table atomic.Pointer[ringTable]
 	count atomic.Int64 // of entries
-	bytes atomic.Int64 // entries and their encodings
+	bytes atomic.Int64 // entries and their encodings, as the runtime allocates them
 	start atomic.Uint64
 	// evictions are how often its oldest entries had to leave.
 	evictions atomic.Uint64
@@ -303,10 +303,10 @@ func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
 	t := r.table.Load()
 	if n-t.base == uint64(len(t.chunks))*chunkSize {
 		r.filled = 0
-	} else if size := e.Size(); r.filled > 0 && r.filled+size > chunkBytes {
+	} else if size := cost(e); r.filled > 0 && r.filled+size > chunkBytes {
 		n, r.filled = t.base+uint64(len(t.chunks))*chunkSize, 0
 	}
-	r.filled += e.Size()
+	r.filled += cost(e)
 	d := &Delivery{Entry: e, at: place{n: n, pos: e.Pos}, ring: r}
 	prev := t.get(c.head.Load())
 	if prev != nil {
@@ -321,7 +321,7 @@ func (r *ring) append(e *carillon.Entry) (*Delivery, *chain) {
 	}
 	t.chunks[i/chunkSize][i%chunkSize] = d
 	r.count.Add(1)
-	r.bytes.Add(int64(e.Size()))
+	r.bytes.Add(int64(cost(e)))
 	r.table.Store(t)
 	if prev != nil {
 		prev.next.Store(n)

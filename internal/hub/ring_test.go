@@ -21,9 +21,9 @@ func counted(r *ring) (bytes int64) {
 		if d == nil { // a hole
 			continue
 		}
-		bytes += int64(d.Entry.Size())
+		bytes += int64(cost(d.Entry))
 		for f := range Form(NumForms) {
-			bytes += int64(len(d.Encoding(f)))
+			bytes += int64(allocated(cap(d.Encoding(f))))
 		}
 	}
 	return bytes
@@ -221,7 +221,7 @@ func TestWhatARingHoldsIsFound(t *testing.T) {
 				if wrong := (carillon.Position{Seq: e.Pos.Seq, Check: 1 << 31}); e.Pos.Seq > floor && r.verify(wrong) != mistaken {
 					rt.Fatalf("ring %d does not know %d", i, e.Pos.Seq)
 				}
-				largest = max(largest, int64(e.Size()))
+				largest = max(largest, int64(cost(e)))
 			}
 			for n := floor + 1; n <= seq[i]; n++ {
 				if !known[n] && r.verify(carillon.Position{Seq: n, Check: 1}) != unknown {
@@ -268,7 +268,7 @@ func TestRingsShareTheirBudget(t *testing.T) {
 			e.Data = make([]byte, 7000)
 			r.append(e)
 			b.settle()
-			bytes -= e.Size()
+			bytes -= cost(e)
 		}
 	}
 	about := func(what string, r *ring, want int64) {

@@ -12,8 +12,9 @@ import (
 
 // What is read at once where deliveries that waited in the ledger are read again.
 const (
-	aheadEntries = 64
-	aheadBytes   = 512 << 10 // a delivery that is larger is read by itself
+	aheadEntries = 512
+	aheadBytes   = 2 << 20
+	aheadLargest = 512 << 10 // a delivery that is larger is read by itself
 	aheadGap     = 64        // sequences that are read rather than passed over
 )
 
@@ -31,7 +32,7 @@ type reading struct {
 // entry is a job's entry: the one that is in memory, or read from the intake with what
 // comes next. It is nil where that is not so, and Load says why.
 func (p *Processor) entry(ctx context.Context, j *job) *carillon.Entry {
-	if j.entry != nil || j.Size > aheadBytes {
+	if j.entry != nil || j.Size > aheadLargest {
 		return j.entry
 	}
 	p.want(j, true)

@@ -105,7 +105,10 @@ func (p *Processor) give(e *carillon.Entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	j := p.jobs[jobID{e.Pos.Partition, e.Pos.Seq}]
-	if j == nil || j.entry != nil || j.inHand && !j.wants || j.timer != nil || p.lanes[j.lane][0] != j {
+	if j == nil || j.inHand && !j.wants { // its entry is its worker's
+		return
+	}
+	if j.entry != nil || j.timer != nil || p.lanes[j.lane][0] != j {
 		return
 	}
 	if p.bodies.take(int64(len(e.Data))) {

@@ -61,7 +61,9 @@ type rig struct {
 type lossy struct {
 	engine.Engine
 
-	away atomic.Bool
+	away       atomic.Bool
+	unreadable atomic.Bool  // the intakes cannot be read
+	reads      atomic.Int64 // of intakes
 }
 
 func (l *lossy) Intake(org carillon.OrgID) engine.Log { return &lossyLog{l.Engine.Intake(org), l} }
@@ -78,6 +80,14 @@ func (l *lossyLog) Append(batch []engine.Append, done func([]carillon.Receipt, e
 		return
 	}
 	l.Log.Append(batch, done)
+}
+
+func (l *lossyLog) Read(ctx context.Context, r engine.Range, f func(*carillon.Entry) error) (engine.End, error) {
+	l.of.reads.Add(1)
+	if l.of.unreadable.Load() {
+		return engine.End{Seen: r.After, More: true}, errors.New("it is away")
+	}
+	return l.Log.Read(ctx, r, f)
 }
 
 // ids print places plainly.
@@ -328,8 +338,13 @@ func (r *rig) deliveries(states ...ledger.State) []ledger.Delivery {
 // store puts a delivery of gh into the intake, as a receiver does.
 func (r *rig) store(id string) carillon.Position {
 	r.t.Helper()
+	return r.storeBody(id, opened)
+}
+
+func (r *rig) storeBody(id, body string) carillon.Position {
+	r.t.Helper()
 	received := &intake.Received{
-		Source: "gh", Delivery: id, Remote: "192.0.2.1:1", At: time.Now(), Body: []byte(opened),
+		Source: "gh", Delivery: id, Remote: "192.0.2.1:1", At: time.Now(), Body: []byte(body),
 		Meta: intake.Meta{Provider: "github", Event: "push", Digest: "x", Header: http.Header{"X-Github-Event": {"push"}, "X-Github-Delivery": {id}, "Content-Type": {"application/json"}}},
 	}
 	events, err := received.Events(nil)

@@ -326,3 +326,59 @@ func whole(r *intake.Received) error {
 	_, err := r.Whole(nil)
 	return err
 }
+
+// A buffer that is returned may be written to at once: nothing of a delivery is in it.
+func TestNoEventIsInABufferThatIsReturned(t *testing.T) {
+	for what, body := range map[string][]byte{
+		"packed": bytes.Repeat([]byte("all the same "), 500), "not worth it": random(5000), "small": []byte("{}"),
+	} {
+		t.Run(what, func(t *testing.T) {
+			var b intake.Buffers
+			for range 100 { // a pool may drop what it is given
+				lent := b.Lend(len(body))
+				copy(lent, body)
+				events, err := received(lent).Events(&b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				spoil(lent)
+				b.Return(lent)
+				for range 3 {
+					spoil(b.Lend(len(body)))
+					spoil(b.Lend(2 * len(body)))
+				}
+				got, err := intake.ParseReceived(events[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				again, err := got.Whole(&b)
+				if err != nil || !bytes.Equal(got.Body, body) {
+					t.Fatalf("another body came back: %v", err)
+				}
+				b.Return(again)
+			}
+		})
+	}
+}
+
+func spoil(buf []byte) {
+	for i := range buf {
+		buf[i] = 0xff
+	}
+}
+
+func TestWhatIsLentIsAsLongAsWasAskedFor(t *testing.T) {
+	var b intake.Buffers
+	for _, n := range []int{10, 5000, 0, 1, 7000, intake.MaxLent, intake.MaxLent + 1, 300} {
+		for range 20 {
+			buf := b.Lend(n)
+			if len(buf) != n {
+				t.Fatalf("%d bytes, not %d", len(buf), n)
+			}
+			b.Return(buf)
+		}
+	}
+	if buf := (*intake.Buffers)(nil).Lend(7); len(buf) != 7 {
+		t.Errorf("%d bytes of no buffers", len(buf))
+	}
+}

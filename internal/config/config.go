@@ -396,7 +396,7 @@ func Default() *Config {
 			PublishInFlight:      100_000,
 			PublishInFlightBytes: 256 * mib,
 
-			RingBytes:         64 * mib,
+			RingBytes:         32 * mib,
 			FeedQueue:         64,
 			ConflatedSubjects: 1024,
 			Mailbox:           4096,
@@ -429,7 +429,7 @@ func Default() *Config {
 		Drain: Drain{Window: 10 * second, Deadline: 30 * second},
 		Log:   Log{Level: "info", Format: "json"},
 
-		Memory: Memory{Garbage: 64 * mib},
+		Memory: Memory{Garbage: 24 * mib},
 		Hooks: Hooks{
 			Retention: HookRetention{Age: 30 * day, Bytes: 4 * gib},
 			Keep:      30 * day, Known: 3 * day, AnswerWithin: 8 * second / 10, Workers: 64,

@@ -14,7 +14,7 @@ import (
 
 const (
 	foldBatch  = 256     // entries in one transaction of the ledger
-	foldBytes  = 8 << 20 // of bodies that are kept in memory until they are processed; others are read again
+	foldBytes  = 4 << 20 // of bodies that are kept in memory until they are processed; others are read again
 	foldRetry  = time.Second
 	foldRest   = 10 * time.Second // between two times that the intake is read to its end, while much is received
 	pruneEvery = 10 * time.Minute

@@ -15,7 +15,8 @@ var sizeClasses = [...]int{
 	28672, 32768,
 }
 
-const page = 8 << 10
+// runtimePage is what larger sizes are a multiple of.
+const runtimePage = 8 << 10
 
 // allocated is what n bytes take in memory: for 7,000 of them that is 8,192.
 func allocated(n int) int {
@@ -23,7 +24,7 @@ func allocated(n int) int {
 	case n == 0:
 		return 0
 	case n > sizeClasses[len(sizeClasses)-1]:
-		return (n + page - 1) / page * page
+		return (n + runtimePage - 1) / runtimePage * runtimePage
 	}
 	return sizeClasses[sort.SearchInts(sizeClasses[:], n)]
 }

@@ -96,14 +96,9 @@ func (e *ear) hear(entry *carillon.Entry) {
 // hear gives an ephemeral event to the feeds of this shard at the matched nodes.
 func (s *Shard) hear(d *Delivery, nodes []*node) {
 	for _, n := range nodes {
-		l := n.on(s.id)
-		if l == nil {
-			continue
-		}
-		for i := range l.len() {
-			r := l.at(i)
+		for _, r := range n.on(s.id, &s.one) {
 			f := s.feeds.get(r.feed())
-			if n.inbox() || f.sub(r.sub()).about(d.Entry) {
+			if r.sub() == inboxSub && f.owns(n, d.Entry) || r.sub() != inboxSub && f.sub(r.sub()).about(d.Entry) {
 				f.hear(d)
 			}
 		}

@@ -34,15 +34,16 @@ type Feed struct {
 	check  uint32
 	number uint32 // in the shard's table; 0: not open
 
-	live, held, closed, listens bool
-	lenient                     bool   // some subscription may miss something
-	inboxAt                     uint32 // 1 + the inbox's place in its list; 0: it has not begun
+	inboxAt uint32 // 1 + the inbox's place in its list; 0: it has not begun
+
+	live, held, listens bool
+	lenient             bool // some subscription may miss something
 
 	first Sub     // its number is 0
 	more  *[]*Sub // theirs begin at 1; there may be holes
 
-	m     *Member
-	inbox *node // of the user whose feed it is; nil: nobody's
+	m    *Member
+	user string // whose feed it is; "": nobody's. Others read it while the inbox is open
 }
 
 func (f *Feed) shard() *Shard    { return f.m.Shard() }
@@ -85,12 +86,7 @@ func (f *Feed) Close() {
 	}
 	f.more = nil
 	if f.inboxAt != 0 {
-		f.unlist(f.inbox, inboxSub, f.inboxAt)
-		f.inboxAt = 0
-	}
-	if f.inbox != nil {
-		f.realm().release(f.inbox)
-		f.inbox = nil
+		f.closeInbox()
 	}
 	if f.busy != nil {
 		f.dropQueue()
@@ -102,7 +98,7 @@ func (f *Feed) Close() {
 		f.unlisten()
 	}
 	s.feeds.remove(f.number)
-	f.number, f.closed = 0, true
+	f.number = 0
 }
 
 // Hold makes the feed stand still; Release lets it go on.
@@ -279,7 +275,7 @@ func (f *Feed) fallBehindFrom(here place) {
 
 // reset: the log is not the one the feed knew. It goes on from now.
 func (f *Feed) reset() {
-	if f.closed {
+	if f.number == 0 {
 		return
 	}
 	b := f.need()
@@ -433,7 +429,7 @@ func (f *Feed) wants(e *carillon.Entry) bool {
 
 // mine reports whether an entry is sent to the user by name.
 func (f *Feed) mine(e *carillon.Entry) bool {
-	return f.inboxAt != 0 && slices.Contains(e.To.Users, f.inbox.user())
+	return f.inboxAt != 0 && slices.Contains(e.To.Users, f.user)
 }
 
 // brings is wants for a backfill.

@@ -23,7 +23,7 @@ func TestNoFeedIsLiveBeforeWhatAMarkStandsFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	realm.enter(node, s.id, refOf(s.feeds.add(&Feed{closed: true}), 0))
+	realm.enter(node, refOf(s.feeds.add(&Feed{}), s.id, 0))
 	take := func(from, to uint64) {
 		for seq := from; seq <= to; seq++ {
 			e := &carillon.Entry{Org: "acme", Pos: carillon.Position{Seq: seq}}

@@ -120,19 +120,16 @@ func (s *Shard) offerOf(part *partition, budget int) (spent int) {
 func (s *Shard) offerFirst(o *offers, n notice, budget int) (spent int) {
 	for ; o.node < len(n.nodes); o.node, o.begun = o.node+1, false {
 		node := n.nodes[o.node]
-		l := node.on(s.id)
-		if l == nil {
-			continue
-		}
+		l := node.on(s.id, &s.one)
 		if !o.begun {
-			o.left, o.begun = l.len(), true
+			o.left, o.begun = len(l), true
 		}
-		for o.left = min(o.left, l.len()); o.left > 0; spent++ {
+		for o.left = min(o.left, len(l)); o.left > 0; spent++ {
 			if spent >= budget {
 				return spent
 			}
 			o.left--
-			s.offerTo(l.at(o.left), n.d, node)
+			s.offerTo(l[o.left], n.d, node)
 		}
 	}
 	return spent
@@ -141,20 +138,18 @@ func (s *Shard) offerFirst(o *offers, n notice, budget int) (spent int) {
 // offerAll offers an entry to all feeds at the matched nodes.
 func (s *Shard) offerAll(d *Delivery, nodes []*node) {
 	for _, n := range nodes {
-		l := n.on(s.id)
-		if l == nil {
-			continue
-		}
-		for i := range l.len() {
-			s.offerTo(l.at(i), d, n)
+		for _, r := range n.on(s.id, &s.one) {
+			s.offerTo(r, d, n)
 		}
 	}
 }
 
 func (s *Shard) offerTo(r ref, d *Delivery, n *node) {
 	f := s.feeds.get(r.feed())
-	if n.inbox() {
-		f.offer(s, d, nil)
+	if r.sub() == inboxSub {
+		if f.owns(n, d.Entry) {
+			f.offer(s, d, nil)
+		}
 	} else if sub := f.sub(r.sub()); sub.accepts(d.Entry) {
 		f.offer(s, d, sub)
 	}

@@ -39,6 +39,7 @@ type Shard struct {
 	busies   []*busy    // spare
 	pool     [][]uint64 // spare queues of feeds
 	asides   []*aside   // and of their ephemeral events
+	one      list       // see node.on
 	stats    Stats
 }
 
@@ -189,7 +190,7 @@ func (s *Shard) catch() {
 	waiting := s.catching
 	s.catching = nil
 	for _, f := range waiting {
-		if f.closed {
+		if f.number == 0 {
 			continue
 		}
 		f.busy.catching = false

@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"math"
 	"slices"
 	"strings"
 
@@ -51,9 +50,6 @@ func (s *Sub) brought(e *carillon.Entry) bool {
 func (s *Sub) matches(e *carillon.Entry) bool {
 	return e.To.Whole() && match.Match(s.Pattern(), e.Type)
 }
-
-// inboxSub names the inbox where a number names a subscription.
-const inboxSub = math.MaxUint32
 
 // sub is the subscription with this number.
 func (f *Feed) sub(n uint32) *Sub {
@@ -132,16 +128,17 @@ func (f *Feed) end(sub *Sub, n uint32) {
 
 // list puts a subscription on the list of its node.
 func (f *Feed) list(n *node, number uint32) (place uint32) {
-	return uint32(f.realm().enter(n, f.shard().id, refOf(f.number, number))) + 1
+	return uint32(f.realm().enter(n, refOf(f.number, f.shard().id, number))) + 1
 }
 
 // unlist takes it off.
 func (f *Feed) unlist(n *node, number, place uint32) {
-	moved := f.realm().leave(n, f.shard().id, int(place)-1)
-	if moved == 0 || moved == refOf(f.number, number) {
+	s := f.shard()
+	moved := f.realm().leave(n, s.id, int(place)-1)
+	if moved == 0 || moved == refOf(f.number, s.id, number) {
 		return
 	}
-	other := f.shard().feeds.get(moved.feed())
+	other := s.feeds.get(moved.feed())
 	if moved.sub() == inboxSub {
 		other.inboxAt = place
 	} else {
@@ -150,28 +147,42 @@ func (f *Feed) unlist(n *node, number, place uint32) {
 }
 
 // For says whose feed it is, once it is open; "" is nobody's.
-func (f *Feed) For(user string) {
-	if user != "" {
-		f.inbox = f.realm().user(user)
-	}
-}
+func (f *Feed) For(user string) { f.user = user }
 
 // User is who For said, or "".
-func (f *Feed) User() string {
-	if f.inbox == nil {
-		return ""
-	}
-	return f.inbox.user()
-}
+func (f *Feed) User() string { return f.user }
+
+// name is User, for the directory of the inboxes.
+func (f *Feed) name() string { return f.user }
+
+// inbox is what names the feed's inbox.
+func (f *Feed) inbox() ref { return refOf(f.number, f.shard().id, inboxSub) }
 
 // OpenInbox has what is sent to the user by name come too, after where the feed
 // stands. It is never refused.
 func (f *Feed) OpenInbox() {
-	if f.inbox == nil || f.inboxAt != 0 {
+	if f.user == "" || f.inboxAt != 0 {
 		return
 	}
-	f.inboxAt = f.list(f.inbox, inboxSub)
+	f.inboxAt = 1
+	if n := f.realm().openInbox(f); n != nil {
+		f.inboxAt = f.list(n, inboxSub)
+	}
 	f.begun(f.Seq())
+}
+
+func (f *Feed) closeInbox() {
+	if n := f.realm().closeInbox(f); n != nil {
+		f.unlist(n, inboxSub, f.inboxAt)
+		f.realm().releaseInbox(n)
+	}
+	f.inboxAt = 0
+}
+
+// owns reports whether the feed, which a node of an entry's user names, is that user's.
+// It may be nil, or one that has taken over the number: see nodeOf.
+func (f *Feed) owns(n *node, e *carillon.Entry) bool {
+	return f != nil && f.inboxAt != 0 && f.user == n.text && f.m.Org() == e.Org
 }
 
 // Add makes a subscription that begins after the sequence start. It fails when

@@ -9,54 +9,61 @@ const (
 	maxUserPage = 512
 )
 
-// users finds inboxes by the user's name: a directory of pages of open addressing
-// (extendible hashing). It is not a map because an organization may have a million
-// users, whose names are with their inboxes already: here one takes some 13 bytes
-// more, in a map 40. The zero value is empty.
-type users struct {
+// users finds what belongs to a user by their name: a directory of pages of open
+// addressing (extendible hashing). It is not a map because an organization may have a
+// million users, whose names are with what is theirs already: here one takes some 13
+// bytes more, in a map 40. The zero value is empty.
+type users[V named] struct {
 	seed  maphash.Seed
-	pages []*userPage // by the first depth bits of the hash; one page may stand several times
+	pages []*userPage[V] // by the first depth bits of the hash; one page may stand several times
 	depth uint8
 	n     int
 }
 
-type userPage struct {
-	places []*node // a power of two, at most 3/4 in use; from the last bits of the hash on
+// named is what belongs to the user of that name. The zero value is nobody's.
+type named interface {
+	comparable
+	name() string
+}
+
+type userPage[V named] struct {
+	places []V // a power of two, at most 3/4 in use; from the last bits of the hash on
 	n      int
 	depth  uint8 // how many first bits of the hash all its users share
 }
 
-func (u *users) hash(name string) uint64 { return maphash.String(u.seed, name) }
+func (u *users[V]) hash(name string) uint64 { return maphash.String(u.seed, name) }
 
-// find is the inbox of a user, or nil.
-func (u *users) find(name string) *node {
+// find is what belongs to a user, or the zero value.
+func (u *users[V]) find(name string) (v V) {
 	if u.n == 0 {
-		return nil
+		return v
 	}
 	h := u.hash(name)
 	p := u.page(h)
 	return p.places[p.search(h, name)]
 }
 
-func (u *users) page(hash uint64) *userPage { return u.pages[hash>>(64-u.depth)] }
+func (u *users[V]) page(hash uint64) *userPage[V] { return u.pages[hash>>(64-u.depth)] }
 
 // search is the place of a user, or the one where they would be. The page is not
 // full.
-func (p *userPage) search(hash uint64, name string) int {
+func (p *userPage[V]) search(hash uint64, name string) int {
+	var none V
 	mask := len(p.places) - 1
 	i := int(hash) & mask
-	for p.places[i] != nil && p.places[i].user() != name {
+	for p.places[i] != none && p.places[i].name() != name {
 		i = (i + 1) & mask
 	}
 	return i
 }
 
-// add takes in the inbox of a user who has none.
-func (u *users) add(n *node) {
+// add takes in what belongs to a user who has nothing there.
+func (u *users[V]) add(v V) {
 	if u.n == 0 {
-		*u = users{seed: maphash.MakeSeed(), pages: []*userPage{{places: make([]*node, minUserPage)}}}
+		*u = users[V]{seed: maphash.MakeSeed(), pages: []*userPage[V]{{places: make([]V, minUserPage)}}}
 	}
-	h := u.hash(n.user())
+	h := u.hash(v.name())
 	p := u.page(h)
 	for (p.n+1)*4 > len(p.places)*3 {
 		if len(p.places) < maxUserPage {
@@ -66,67 +73,69 @@ func (u *users) add(n *node) {
 			p = u.page(h)
 		}
 	}
-	p.places[p.search(h, n.user())] = n
+	p.places[p.search(h, v.name())] = v
 	p.n++
 	u.n++
 }
 
-// remove takes out an inbox that is there.
-func (u *users) remove(n *node) {
+// remove takes out what is there.
+func (u *users[V]) remove(v V) {
 	if u.n--; u.n == 0 {
-		*u = users{}
+		*u = users[V]{}
 		return
 	}
-	h := u.hash(n.user())
+	h := u.hash(v.name())
 	p := u.page(h)
+	var none V
 	mask := len(p.places) - 1
-	i := p.search(h, n.user())
-	for j := (i + 1) & mask; p.places[j] != nil; j = (j + 1) & mask { // moves up those that would not be found any more
-		home := int(u.hash(p.places[j].user())) & mask
+	i := p.search(h, v.name())
+	for j := (i + 1) & mask; p.places[j] != none; j = (j + 1) & mask { // moves up those that would not be found any more
+		home := int(u.hash(p.places[j].name())) & mask
 		if (j-home)&mask >= (j-i)&mask {
 			p.places[i] = p.places[j]
 			i = j
 		}
 	}
-	p.places[i] = nil
+	p.places[i] = none
 	if p.n--; len(p.places) > minUserPage && p.n <= len(p.places)/8 {
 		u.resize(p, len(p.places)/2)
 	}
 }
 
-func (u *users) resize(p *userPage, places int) {
+func (u *users[V]) resize(p *userPage[V], places int) {
 	old := p.places
-	p.places, p.n = make([]*node, places), 0
-	u.put(old, func(uint64) *userPage { return p })
+	p.places, p.n = make([]V, places), 0
+	u.put(old, func(uint64) *userPage[V] { return p })
 }
 
 // put puts users into the pages that to says.
-func (u *users) put(all []*node, to func(hash uint64) *userPage) {
-	for _, n := range all {
-		if n != nil {
-			h := u.hash(n.user())
+func (u *users[V]) put(all []V, to func(hash uint64) *userPage[V]) {
+	var none V
+	for _, v := range all {
+		if v != none {
+			h := u.hash(v.name())
 			p := to(h)
-			p.places[p.search(h, n.user())] = n
+			p.places[p.search(h, v.name())] = v
 			p.n++
 		}
 	}
 }
 
 // split makes two pages of p, where hash is, by one bit more of the hash.
-func (u *users) split(p *userPage, hash uint64) {
+func (u *users[V]) split(p *userPage[V], hash uint64) {
 	if p.depth == u.depth {
-		pages := make([]*userPage, 2*len(u.pages))
+		pages := make([]*userPage[V], 2*len(u.pages))
 		for i, q := range u.pages {
 			pages[2*i], pages[2*i+1] = q, q
 		}
 		u.pages = pages
 		u.depth++
 	}
-	var halves [2]*userPage
+	var halves [2]*userPage[V]
 	for i := range halves {
-		halves[i] = &userPage{places: make([]*node, len(p.places)), depth: p.depth + 1}
+		halves[i] = &userPage[V]{places: make([]V, len(p.places)), depth: p.depth + 1}
 	}
-	u.put(p.places, func(h uint64) *userPage { return halves[h>>(63-p.depth)&1] })
+	u.put(p.places, func(h uint64) *userPage[V] { return halves[h>>(63-p.depth)&1] })
 	// The places of p in the directory are those that share its first bits.
 	stands := 1 << (u.depth - p.depth)
 	at := int(hash>>(64-p.depth)) * stands

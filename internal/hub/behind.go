@@ -31,7 +31,7 @@ func (f *Feed) nextBehind() (Item, bool) {
 			return f.arrived(here)
 		}
 		if b.backfill && d.at.pos.Seq > b.end {
-			f.seq = max(f.seq, b.end)
+			b.looked = max(b.looked, b.end)
 			return f.arrived(here)
 		}
 		f.take(d)
@@ -55,19 +55,19 @@ func (f *Feed) look(here place) (d *Delivery, ok bool) {
 		for b.chunkAt < len(c.entries) {
 			d := c.entries[b.chunkAt]
 			b.chunkAt++
-			if d.at.pos.Seq > f.seq {
+			if d.at.pos.Seq > f.looked() {
 				return d, true
 			}
 		}
-		f.seq = max(f.seq, c.seen)
+		b.looked = max(b.looked, c.seen)
 		b.chunk = nil
 	}
-	if b.backfill && f.seq >= b.end {
+	if b.backfill && f.looked() >= b.end {
 		return nil, true
 	}
 	realm := f.realm()
 	v := realm.part.ring.view(realm.chain)
-	if f.seq < v.floor {
+	if f.looked() < v.floor {
 		f.board()
 		return nil, false
 	}
@@ -77,11 +77,11 @@ func (f *Feed) look(here place) (d *Delivery, ok bool) {
 		}
 		b.walks = true
 	}
-	if cur := v.table.get(b.cur); cur != nil && cur.Entry.Org == realm.org && cur.at.pos.Seq <= f.seq {
-		for d = v.following(cur); d != nil && d.at.pos.Seq <= f.seq; d = v.following(d) {
+	if cur := v.table.get(b.cur); cur != nil && cur.Entry.Org == realm.org && cur.at.pos.Seq <= f.looked() {
+		for d = v.following(cur); d != nil && d.at.pos.Seq <= f.looked(); d = v.following(d) {
 		}
 	} else {
-		d = v.after(f.seq)
+		d = v.after(f.looked())
 	}
 	if d != nil && d.at.n > here.n {
 		d = nil
@@ -94,7 +94,7 @@ func (f *Feed) board() {
 	s, b := f.shard(), f.busy
 	s.tickets++
 	b.asking, b.ticket = true, s.tickets
-	s.hub.scans.board(passenger{feed: f, shard: s, realm: f.realm(), ticket: b.ticket, pos: f.Position(), seq: f.seq})
+	s.hub.scans.board(passenger{feed: f, shard: s, realm: f.realm(), ticket: b.ticket, pos: f.Position(), seq: f.looked()})
 }
 
 // maxAttachKeys bounds the subscriptions of a feed that attaches by key.
@@ -131,7 +131,7 @@ func (f *Feed) attach(here place) bool {
 		newest[i] = c.newest(key)
 	}
 	v := f.part().ring.view(c) // after the keys, so that the table has them
-	if f.seq < v.floor {
+	if f.looked() < v.floor {
 		return false
 	}
 	queue := s.newQueue()
@@ -141,7 +141,7 @@ func (f *Feed) attach(here place) bool {
 	}
 	for i, sub := range keys {
 		looked := 0
-		for d := v.table.get(newest[i]); d != nil && d.at.pos.Seq > f.seq; d = v.table.get(d.same) {
+		for d := v.table.get(newest[i]); d != nil && d.at.pos.Seq > f.looked(); d = v.table.get(d.same) {
 			if looked++; looked > lookBudget {
 				return giveUp()
 			}
@@ -156,7 +156,7 @@ func (f *Feed) attach(here place) bool {
 	}
 	slices.Sort(queue)
 	queue = slices.Compact(queue) // one entry may be for two subjects' subscriptions
-	f.live, f.last, f.busy.queue = true, here.n, queue
+	f.live, f.busy.queue = true, queue
 	if len(queue) == 0 {
 		f.passTo(here)
 		f.dropQueue()
@@ -169,7 +169,7 @@ func (f *Feed) attach(here place) bool {
 // passed over. A socket that takes something again asks at any time.
 func (f *Feed) mayLive(here place) bool {
 	b := f.busy
-	return !b.backfill && here.n >= b.hold && here.pos.Seq >= f.seq && !f.shard().offering(f.part())
+	return !b.backfill && here.n >= b.hold && here.pos.Seq >= f.looked() && !f.shard().offering(f.part())
 }
 
 // arrived is called when a feed that is behind has looked at everything up to
@@ -179,12 +179,12 @@ func (f *Feed) arrived(here place) (Item, bool) {
 	if !b.backfill || here.pos.Seq <= b.end {
 		f.passTo(here)
 	} else {
-		f.seq = max(f.seq, b.end)
+		b.looked = max(b.looked, b.end)
 	}
 	if it, ok := f.dueMark(); ok {
 		return it, true
 	}
-	if b.backfill && f.seq >= b.end {
+	if b.backfill && f.looked() >= b.end {
 		if b.ended {
 			return Item{}, false
 		}
@@ -192,7 +192,7 @@ func (f *Feed) arrived(here place) (Item, bool) {
 		return Item{End: true}, true
 	}
 	if f.mayLive(here) {
-		f.live, f.last, b.late = true, here.n, nil
+		f.live, b.late = true, nil
 		if len(b.marks) == 0 {
 			return Item{}, false
 		}
@@ -221,7 +221,9 @@ func (f *Feed) land(ticket uint64, r passResult) {
 		b.chunk, b.chunkAt = r.chunk, 0
 	case passExpired:
 		b.gap = &carillon.Gap{Reason: carillon.GapExpired, Pos: r.from}
-		f.goTo(r.from, max(f.seq, r.from.Seq))
+		looked := f.looked()
+		f.goTo(r.from)
+		b.looked = looked
 		b.cur = 0
 	case passReset:
 		f.reset()

@@ -11,7 +11,9 @@ type busy struct {
 	late  *late // nil: nothing is noted
 
 	hold uint64 // ring index it must reach before it is live
-	cur  uint64 // behind, in the ring: index of an entry at or below seq
+	cur  uint64 // behind, in the ring: index of an entry at or below what it has looked at
+
+	looked uint64 // behind: up to which sequence it has looked, if that is more than its position
 
 	backfill bool
 	end      uint64 // a backfill stops at this sequence

@@ -27,9 +27,7 @@ type mark struct {
 // Most feeds are live and nothing waits for them: what only the others need is in
 // busy. What an entry for a live feed touches stands first.
 type Feed struct {
-	last   uint64 // live: ring index of the last entry offered
 	busy   *busy  // nil: live, or held, and nothing waits
-	seq    uint64 // how far it has looked; at least pos
 	pos    uint64 // with check: what has been given, or looked at and passed over
 	check  uint32
 	number uint32 // in the shard's table; 0: not open
@@ -68,7 +66,7 @@ func (f *Feed) queued() int {
 // stands held until Release. The zero Feed can be opened once.
 func (s *Shard) Open(f *Feed, m *Member, pos carillon.Position) {
 	f.m, f.held = m, true
-	f.pos, f.check, f.seq = pos.Seq, pos.Check, pos.Seq
+	f.pos, f.check = pos.Seq, pos.Check
 	f.number = s.feeds.add(f)
 }
 
@@ -134,29 +132,40 @@ func (f *Feed) Position() carillon.Position {
 // Seq is how far the feed has looked, at least Position's sequence.
 func (f *Feed) Seq() uint64 {
 	f.settle()
-	return f.seq
+	return f.looked()
+}
+
+// looked is Seq for a feed that has settled, or is not idle.
+func (f *Feed) looked() uint64 {
+	if f.busy == nil {
+		return f.pos
+	}
+	return max(f.pos, f.busy.looked)
 }
 
 // Live reports whether the feed is live, not behind.
 func (f *Feed) Live() bool { return f.live }
 
 func (f *Feed) passTo(p place) {
-	if p.pos.Seq > f.seq {
-		f.goTo(p.pos, p.pos.Seq)
+	if p.pos.Seq > f.looked() {
+		f.goTo(p.pos)
 	}
 }
 
-// goTo sets the position, and how far the feed has looked.
-func (f *Feed) goTo(pos carillon.Position, seq uint64) {
-	f.pos, f.check, f.seq = pos.Seq, pos.Check, seq
+// goTo sets the position, which is how far the feed has looked, too.
+func (f *Feed) goTo(pos carillon.Position) {
+	f.pos, f.check = pos.Seq, pos.Check
+	if f.busy != nil {
+		f.busy.looked = 0
+	}
 }
 
 // finish has a backfill end where it is.
 func (f *Feed) finish() {
 	b := f.busy
 	b.chunk, b.asking = nil, false
-	b.end = max(b.end, f.seq, 1)
-	f.seq = b.end
+	b.end = max(b.end, f.looked(), 1)
+	b.looked = b.end
 	f.m.Due()
 }
 
@@ -192,7 +201,7 @@ func (f *Feed) Backfill(main *Feed, subs []*Sub) {
 	b.backfill, b.less, b.end = true, main, main.Seq()
 	b.of = slices.Clone(subs)
 	for _, s := range subs {
-		s.since = f.seq
+		s.setSince(f.looked())
 	}
 	f.held = false
 	if len(b.of) == 0 {
@@ -225,15 +234,18 @@ func (f *Feed) offer(s *Shard, d *Delivery, sub *Sub) {
 		}
 		return
 	}
-	if d.at.n <= f.last {
-		return
-	}
 	b := f.busy
-	if b == nil || len(b.queue) == 0 {
+	switch {
+	case b != nil && len(b.queue) > 0:
+		if d.at.n <= b.queue[len(b.queue)-1] { // another subscription matched it too
+			return
+		}
+	case d.at.pos.Seq <= f.pos: // the same, and it has been taken
+		return
+	default:
 		f.passTo(s.before[f.part().id])
 		b = f.need()
 	}
-	f.last = d.at.n
 	if len(b.queue) >= s.hub.cfg.FeedQueue {
 		s.stats.FellBehind++
 		f.fallBehind()
@@ -285,8 +297,8 @@ func (f *Feed) reset() {
 	}
 	f.fallBehind()
 	here := f.here()
-	f.goTo(here.pos, here.pos.Seq)
-	f.last, b.cur, b.hold = here.n, 0, here.n
+	f.goTo(here.pos)
+	b.cur, b.hold = 0, here.n
 	b.chunk, b.asking, b.late = nil, false, nil
 	b.gap = &carillon.Gap{Reason: carillon.GapReset, Pos: here.pos}
 	for sub := range f.Subs {
@@ -346,7 +358,7 @@ func (f *Feed) next() (Item, bool) {
 
 func (f *Feed) dueMark() (Item, bool) {
 	b := f.busy
-	if len(b.marks) == 0 || b.marks[0].seq > f.seq {
+	if len(b.marks) == 0 || b.marks[0].seq > f.looked() {
 		return Item{}, false
 	}
 	tag := b.marks[0].tag
@@ -399,7 +411,7 @@ func (f *Feed) nextLive() (Item, bool) {
 }
 
 func (f *Feed) take(d *Delivery) {
-	f.goTo(d.at.pos, d.at.pos.Seq)
+	f.goTo(d.at.pos)
 	if d.at.n != 0 {
 		f.busy.cur = d.at.n
 	}

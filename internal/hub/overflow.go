@@ -124,7 +124,7 @@ func (f *Feed) slow() bool {
 // overrun reports whether more entries under disconnect wait than a queue holds.
 func (f *Feed) overrun() bool {
 	f.file()
-	return f.busy.late.cut.oldest(f.shard().hub.cfg.FeedQueue+1) > f.seq
+	return f.busy.late.cut.oldest(f.shard().hub.cfg.FeedQueue+1) > f.looked()
 }
 
 // note remembers an entry that waits, for one of the subscriptions that want it; nil
@@ -226,7 +226,7 @@ func (f *Feed) leavesOut(e *carillon.Entry) bool {
 	}
 	for sub := range f.Subs {
 		if sub.wants(e) {
-			sub.since = seq // a backfill of another may have to bring this one
+			sub.setSince(seq) // a backfill of another may have to bring this one
 		}
 	}
 	return true

@@ -194,7 +194,7 @@ func (s *Shard) catch() {
 			continue
 		}
 		f.busy.catching = false
-		if here := f.here(); here.n < f.busy.hold || here.pos.Seq < f.seq {
+		if here := f.here(); here.n < f.busy.hold || here.pos.Seq < f.looked() {
 			s.catchLater(f)
 			continue
 		}

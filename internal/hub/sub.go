@@ -11,13 +11,18 @@ import (
 // Sub is one subscription of a feed: a pattern with an optional subject.
 type Sub struct {
 	node     *node
-	subject  *string // nil: any
-	start    uint64  // entries up to this sequence are not for it
-	since    uint64  // what follows this sequence is, or a backfill has brought it; nothing of it was left out
-	place    uint32  // 1 + that in the node's list of the shard; 0: it has ended
+	start    uint64 // entries up to this sequence are not for it
+	apart    *apart // nil: it is about anything, and since is start
+	place    uint32 // 1 + that in the node's list of the shard; 0: it has ended
 	overflow carillon.Overflow
 
 	Alias bool // the owner's
+}
+
+// apart is what few subscriptions have.
+type apart struct {
+	subject string // "": any
+	since   uint64 // see Sub.since
 }
 
 // Pattern is what it wants. One that has ended knows it until another is made.
@@ -25,10 +30,28 @@ func (s *Sub) Pattern() carillon.Pattern { return carillon.Pattern(s.node.text) 
 
 // Subject is what its entries are about, or "" for anything.
 func (s *Sub) Subject() string {
-	if s.subject == nil {
+	if s.apart == nil {
 		return ""
 	}
-	return *s.subject
+	return s.apart.subject
+}
+
+// since is after which sequence everything is for it, or a backfill has brought it;
+// nothing of that was left out.
+func (s *Sub) since() uint64 {
+	if s.apart == nil {
+		return s.start
+	}
+	return s.apart.since
+}
+
+func (s *Sub) setSince(seq uint64) {
+	switch {
+	case s.apart != nil:
+		s.apart.since = seq
+	case seq != s.start:
+		s.apart = &apart{since: seq}
+	}
 }
 
 // accepts is for an entry that matched the node of the subscription.
@@ -37,14 +60,16 @@ func (s *Sub) accepts(e *carillon.Entry) bool {
 }
 
 // about is accepts for an ephemeral event.
-func (s *Sub) about(e *carillon.Entry) bool { return s.subject == nil || *s.subject == e.Subject }
+func (s *Sub) about(e *carillon.Entry) bool {
+	return s.apart == nil || s.apart.subject == "" || s.apart.subject == e.Subject
+}
 
 // wants is for any entry of the organization.
 func (s *Sub) wants(e *carillon.Entry) bool { return s.accepts(e) && s.matches(e) }
 
 // brought is wants for what the subscription got by a backfill, too.
 func (s *Sub) brought(e *carillon.Entry) bool {
-	return e.Pos.Seq > s.since && s.about(e) && s.matches(e)
+	return e.Pos.Seq > s.since() && s.about(e) && s.matches(e)
 }
 
 func (s *Sub) matches(e *carillon.Entry) bool {
@@ -194,10 +219,9 @@ func (f *Feed) Add(p carillon.Pattern, subject string, o carillon.Overflow, star
 		return nil, err
 	}
 	sub, number := f.vacant()
-	*sub = Sub{node: n, start: start, since: start, overflow: o}
+	*sub = Sub{node: n, start: start, overflow: o}
 	if subject != "" {
-		subject = strings.Clone(subject) // not all that it is part of
-		sub.subject = &subject
+		sub.apart = &apart{strings.Clone(subject), start} // not all that it is part of
 	}
 	sub.place = f.list(n, number)
 	f.lenient = f.lenient || o != carillon.OverflowReplay
@@ -239,7 +263,8 @@ func (f *Feed) Remove(sub *Sub) {
 
 // Restart has a subscription begin anew, after the sequence start.
 func (f *Feed) Restart(sub *Sub, start uint64) {
-	sub.start, sub.since = start, start
+	sub.start = start
+	sub.setSince(start)
 	if f.busy != nil {
 		f.busy.late = nil
 	}

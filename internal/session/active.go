@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/carillon-rt/carillon"
+	"github.com/carillon-rt/carillon/internal/wire"
 )
 
 // active is what a session needs only while something goes on in it. An idle one has
@@ -28,6 +29,7 @@ type active struct {
 	connectBy   time.Time
 	after       string              // of the handshake, for a connect frame
 	principal   *carillon.Principal // before the session has a feed
+	closeCode   wire.CloseCode
 	closeReason string
 }
 
@@ -66,7 +68,7 @@ func (s *Session) rest() {
 	switch {
 	case a == nil:
 	case len(a.out) > 0, a.pong != nil, a.number > 0, a.pending, len(a.unanswered) > 0, len(a.frames) > 0, a.flying > 0, len(a.paused) > 0,
-		len(a.backfills) > 0, a.startGap != nil, !a.connectBy.IsZero(), a.after != "", a.principal != nil, a.closeReason != "":
+		len(a.backfills) > 0, a.startGap != nil, !a.connectBy.IsZero(), a.after != "", a.principal != nil, a.closeCode != 0:
 	case a.bad > 0 && s.now().Sub(a.badSince) <= time.Minute:
 	default:
 		s.dropActive()

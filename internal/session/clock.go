@@ -23,7 +23,8 @@ func (s *Session) since(at uint32) time.Duration {
 // which leeway whoever verified it has decided: some time before, so that clients
 // whose tokens were made together do not come back together.
 func (s *Session) setExpiry(p *carillon.Principal) {
-	s.expires, s.warned = 0, false
+	s.expires = 0
+	s.unset(warned)
 	if p.Expires.IsZero() {
 		return
 	}
@@ -66,7 +67,7 @@ func (s *Session) idle() time.Duration {
 // rearm sets the alarm to the next of all deadlines. Sending and hearing only
 // move some of them away: the alarm then comes early and is set anew.
 func (s *Session) rearm() {
-	if s.closing || s.closed {
+	if s.is(closing | closed) {
 		return
 	}
 	now := s.now()
@@ -90,13 +91,13 @@ func (s *Session) rearm() {
 		// The alarm goes by the monotonic clock, and looks at the wall clock again
 		// when it comes.
 		lasts := s.lasts()
-		if next = min(next, lasts); !s.warned {
+		if next = min(next, lasts); !s.is(warned) {
 			next = min(next, lasts-s.core().Limits.TokenExpiring)
 		}
 	}
 	if s.format == WebSocket {
 		silent := s.since(s.heardAt)
-		if next = min(next, s.core().Limits.DeadAfter-silent); !s.pinged {
+		if next = min(next, s.core().Limits.DeadAfter-silent); !s.is(pinged) {
 			next = min(next, s.idle()-silent)
 		}
 	}
@@ -106,7 +107,7 @@ func (s *Session) rearm() {
 // Timeout does what is due by the clock. Of a session that is closing nothing is:
 // for the client to take what it is owed, the transport's deadline counts.
 func (s *Session) Timeout(now time.Time) {
-	if s.closing || s.closed {
+	if s.is(closing | closed) {
 		return
 	}
 	due := func(t time.Time) bool { return !t.IsZero() && !t.After(now) }
@@ -124,14 +125,14 @@ func (s *Session) Timeout(now time.Time) {
 		s.core().stats.dead.Add(1)
 		s.close(wire.CloseNormal, "nothing heard for too long")
 	}
-	if s.closing {
+	if s.is(closing) {
 		return
 	}
 	if s.parting == untold && s.leaveAt != 0 && s.leaves() <= limits.notice() {
 		s.goaway(lifetime, now.Add(s.leaves()))
 	}
-	if s.expires != 0 && !s.warned && s.lasts() <= limits.TokenExpiring {
-		s.warned = true
+	if s.expires != 0 && !s.is(warned) && s.lasts() <= limits.TokenExpiring {
+		s.set(warned)
 		s.send(wire.Begin("token_expiring").Int("in", int64(s.lasts().Round(time.Second)/time.Second)))
 	}
 	if s.since(s.sentAt) >= s.idle() {
@@ -144,8 +145,8 @@ func (s *Session) Timeout(now time.Time) {
 			s.send(wire.Begin("heartbeat").ID("cursor", s.ids(), s.feed.Position()))
 		}
 	}
-	if s.format == WebSocket && !s.pinged && s.since(s.heardAt) >= s.idle() {
-		s.pinged = true
+	if s.format == WebSocket && !s.is(pinged) && s.since(s.heardAt) >= s.idle() {
+		s.set(pinged)
 		s.put(wire.AppendControl(nil, wire.OpPing, nil))
 	}
 	s.rearm()

@@ -132,7 +132,7 @@ func BenchmarkDelivery(b *testing.B) {
 					for i := range all {
 						h.Shard().Join(&all[i].Member, &all[i])
 						if compressed {
-							all[i].asked = deflate
+							all[i].set(deflate)
 						}
 					}
 					dst := make([][]byte, 0, sessions)

@@ -181,7 +181,7 @@ func tooMany(whose string, most int, limit string) error {
 
 // gone is called when a session has ended.
 func (c *Core) gone(s *Session) {
-	if s.asked.has(reserved) {
+	if s.is(reserved) {
 		c.dir.release(s.address)
 	}
 	if c.dir.sessions.Add(-1) == 0 {
@@ -278,7 +278,7 @@ func (c *Core) Find(id string, p *carillon.Principal, f func(*Session)) {
 	shard := shards[at.shard]
 	shard.Post(hub.TaskFunc(func() {
 		s, ok := shard.Find(at.number).(*Session)
-		if !ok || s.serial != at.serial || s.closed || s.grant == nil || s.Org() != p.Org || s.principal().User != p.User {
+		if !ok || s.serial != at.serial || s.is(closed) || s.grant == nil || s.Org() != p.Org || s.principal().User != p.User {
 			f(nil)
 			return
 		}

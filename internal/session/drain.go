@@ -62,7 +62,7 @@ func (s *Session) goaway(why parting, at time.Time) {
 // drain closes the session at a time, and tells its client so, unless that knows
 // of a sooner end.
 func (s *Session) drain(at time.Time) {
-	if s.closing || s.closed || s.serial == 0 || (s.parting != untold && at.Sub(s.now()) >= s.leaves()) {
+	if s.is(closing|closed) || s.serial == 0 || (s.parting != untold && at.Sub(s.now()) >= s.leaves()) {
 		return // one that has not begun yet asks by itself when it does
 	}
 	s.goaway(drained, at)

@@ -50,7 +50,7 @@ func (c *Core) ParseFrame(raw []byte) (*wire.ClientFrame, error) {
 func (s *Session) Receive(m Message, resume func()) {
 	s.Heard()
 	s.core().stats.received.Add(1)
-	if s.closed || s.closing {
+	if s.is(closing | closed) {
 		resume()
 		return
 	}
@@ -71,11 +71,11 @@ const maxWaitingFrames = 16
 
 func (s *Session) full() bool {
 	a := s.active
-	return !s.closing && a != nil && (len(a.frames) >= maxWaitingFrames || a.flying >= s.core().Limits.PublishesFlying || a.outBytes > s.core().Limits.OutboxBytes)
+	return !s.is(closing) && a != nil && (len(a.frames) >= maxWaitingFrames || a.flying >= s.core().Limits.PublishesFlying || a.outBytes > s.core().Limits.OutboxBytes)
 }
 
 func (s *Session) pause(resume func()) {
-	if !s.closed && s.full() {
+	if !s.is(closed) && s.full() {
 		a := s.active
 		s.core().stats.paused.Add(1)
 		if a.flying >= s.core().Limits.PublishesFlying {
@@ -92,7 +92,7 @@ func (s *Session) pause(resume func()) {
 
 func (s *Session) unpause() {
 	a := s.active
-	if a == nil || len(a.paused) == 0 || !s.closed && s.full() {
+	if a == nil || len(a.paused) == 0 || !s.is(closed) && s.full() {
 		return
 	}
 	waiting := a.paused
@@ -116,12 +116,15 @@ func (s *Session) badFrame() {
 }
 
 // Heard notes that the client is there: it answered a ping.
-func (s *Session) Heard() { s.heardAt, s.pinged = s.elapsed(), false }
+func (s *Session) Heard() {
+	s.heardAt = s.elapsed()
+	s.unset(pinged)
+}
 
 // Pong answers a WebSocket ping; an older answer not yet sent is forgotten.
 func (s *Session) Pong(payload []byte) {
 	s.Heard()
-	if !s.closing {
+	if !s.is(closing) {
 		s.act().pong = wire.AppendControl(nil, wire.OpPong, payload)
 		s.Due()
 	}
@@ -143,7 +146,7 @@ func (s *Session) Handle(f *wire.ClientFrame, reply Reply) {
 
 // next goes on with the frames that waited.
 func (s *Session) next() {
-	for a := s.active; a != nil && !a.pending && !s.closed && len(a.frames) > 0; a = s.active {
+	for a := s.active; a != nil && !a.pending && !s.is(closed) && len(a.frames) > 0; a = s.active {
 		w := a.frames[0]
 		a.frames = a.frames[1:]
 		s.do(w.frame, w.reply)
@@ -153,7 +156,7 @@ func (s *Session) next() {
 
 func (s *Session) do(f *wire.ClientFrame, reply Reply) {
 	fail := func(err error) { s.answer(wire.ErrorFrame(err, f.Ref), reply) }
-	if s.closing || s.closed {
+	if s.is(closing | closed) {
 		fail(carillon.Errorf(carillon.CodeGone, "the connection is closing"))
 		return
 	}
@@ -223,7 +226,7 @@ func (s *Session) completed() { s.active.pending, s.active.unanswered = false, n
 func (s *Session) verify(token string, done func(*carillon.Principal, error)) {
 	s.core().Verifier.Verify(token, func(p *carillon.Principal, err error) {
 		s.Post(func() {
-			if !s.closed {
+			if !s.is(closed) {
 				done(p, err)
 			}
 		})

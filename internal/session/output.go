@@ -38,7 +38,7 @@ func (s *Session) send(f *wire.Frame) {
 }
 
 func (s *Session) put(b []byte) {
-	if s.closed {
+	if s.is(closed) {
 		return
 	}
 	a := s.act()
@@ -49,12 +49,12 @@ func (s *Session) put(b []byte) {
 
 // Turn is called by the shard when the session has something to send.
 func (s *Session) Turn() {
-	if s.closed {
+	if s.is(closed) {
 		return
 	}
-	s.pulled = false
+	s.unset(pulled)
 	s.conn.Ready()
-	if !s.pulled {
+	if !s.is(pulled) {
 		s.feed.Stuck()
 	}
 }
@@ -64,23 +64,24 @@ func (s *Session) Turn() {
 // connection is to be closed once they are written. An empty result means that
 // there is nothing now; Conn.Ready says when to ask again.
 func (s *Session) Pull(dst [][]byte, budget int) (_ [][]byte, last bool) {
-	if s.closed {
+	if s.is(closed) {
 		return dst, false
 	}
-	s.pulled = true
+	s.set(pulled)
 	if a := s.active; a != nil && a.pong != nil {
 		dst, a.pong = append(dst, a.pong), nil
 	}
 	dst, n := s.pullOut(dst)
-	if !s.closing && s.feed.Open() {
+	if !s.is(closing) && s.feed.Open() {
 		dst = s.pullEvents(dst, budget-n)
 	}
-	if s.closing {
+	if s.is(closing) {
 		dst, _ = s.pullOut(dst) // what was said about an end by the events
-		if s.format == WebSocket && s.closeCode != 0 {
-			dst = append(dst, wire.AppendClose(nil, s.closeCode, s.act().closeReason))
+		a := s.act()
+		if s.format == WebSocket && a.closeCode != 0 {
+			dst = append(dst, wire.AppendClose(nil, a.closeCode, a.closeReason))
 		}
-		s.core().stats.closed(s.closeCode)
+		s.core().stats.closed(a.closeCode)
 		s.unpause()
 		return dst, true
 	}
@@ -110,7 +111,7 @@ func (s *Session) pullOut(dst [][]byte) (_ [][]byte, n int) {
 func (s *Session) pullEvents(dst [][]byte, budget int) [][]byte {
 	var oldest time.Time
 	sent, ephemeral := uint64(0), uint64(0)
-	for budget > 0 && !s.closing {
+	for budget > 0 && !s.is(closing) {
 		feed, resume := &s.feed, true
 		if b := s.backfilling(); b != nil {
 			feed, resume = &b.feed, false
@@ -177,13 +178,13 @@ func (s *Session) appendFrame(dst [][]byte, f *wire.Frame, budget int) ([][]byte
 
 func (s *Session) appendEvent(dst [][]byte, ids *wire.IDs, d *hub.Delivery, resume bool) [][]byte {
 	switch {
-	case s.format == SSE && resume && !s.asked.has(named):
+	case s.format == SSE && resume && !s.is(named):
 		js := eventJSON(d, ids)
 		return append(dst, d.Encode(formBlock, len(js)+blockRoom, func(b []byte) []byte { return wire.AppendBlock(b, ids, d.Entry, js, true, false) }))
 	case s.format == SSE:
 		js := eventJSON(d, ids)
-		return append(dst, wire.AppendBlock(make([]byte, 0, len(js)+320), ids, d.Entry, js, resume, s.asked.has(named)))
-	case s.asked.has(numbered):
+		return append(dst, wire.AppendBlock(make([]byte, 0, len(js)+320), ids, d.Entry, js, resume, s.is(named)))
+	case s.is(numbered):
 		a := s.act()
 		a.number++
 		head, rest := wire.AppendNumbered(make([]byte, 10, 64), eventJSON(d, ids), a.number)
@@ -191,7 +192,7 @@ func (s *Session) appendEvent(dst [][]byte, ids *wire.IDs, d *hub.Delivery, resu
 		copy(head[10-len(header):], header)
 		return append(dst, head[10-len(header):], rest)
 	}
-	if z := s.core().deflaters; z != nil && s.asked.has(deflate) {
+	if z := s.core().deflaters; z != nil && s.is(deflate) {
 		return append(dst, z.text(d, ids))
 	}
 	return append(dst, eventText(d, ids))
@@ -215,13 +216,13 @@ const (
 
 // close takes nothing more in, sends what is owed but events, and ends.
 func (s *Session) close(code wire.CloseCode, reason string) {
-	if s.closing || s.closed {
+	if s.is(closing | closed) {
 		return
 	}
-	s.closing, s.closeCode = true, code
+	s.set(closing)
 	s.StopAlarm()
 	a := s.act()
-	a.closeReason = reason
+	a.closeCode, a.closeReason = code, reason
 	for _, w := range a.frames {
 		s.answer(wire.ErrorFrame(carillon.Errorf(carillon.CodeGone, "the connection is closing"), w.frame.Ref), w.reply)
 	}
@@ -236,11 +237,11 @@ func (s *Session) Close(code wire.CloseCode, reason string) { s.close(code, reas
 // Gone is called by the transport when the connection is no more. The session
 // holds nothing afterwards.
 func (s *Session) Gone() {
-	if s.closed {
+	if s.is(closed) {
 		return
 	}
-	s.closed, s.closing = true, true
-	if s.entered {
+	s.set(closed | closing)
+	if s.is(entered) {
 		s.core().exit(s.principal())
 	}
 	s.core().grants.drop(s.grant)

@@ -22,7 +22,7 @@ func (c *Core) Revoke(org carillon.OrgID) {
 }
 
 func (s *Session) revoke(org carillon.OrgID) {
-	if s.grant == nil || s.Org() != org || s.closing || s.closed {
+	if s.grant == nil || s.Org() != org || s.is(closing|closed) {
 		return
 	}
 	if err := s.core().allowed(s.principal()); err != nil {

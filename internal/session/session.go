@@ -68,33 +68,38 @@ type Session struct {
 	leaveAt         uint32 // 1 + the tenth of a second, since the shard was made, in which it is to go; 0: it may stay
 	sentAt, heardAt uint32 // see elapsed
 
-	closeCode  wire.CloseCode
-	parting    parting // what its client knows about the end
-	format     Format
-	asked      asked
-	entered    bool // it has a place of its organization, as from Enter
-	subscribed bool // the first subscribe has happened
-	pulled     bool // in this turn
-	warned     bool // that its token expires
-	pinged     bool // since it was last heard
-	closing    bool // nothing more is taken in; what is in out still goes
-	closed     bool
+	parting parting // what its client knows about the end
+	format  Format
+	state   state
 }
 
-// asked is which of Options a session goes on to need, in one byte.
-type asked uint8
+// state is what is the case with a session, and which of Options it goes on to need.
+type state uint16
 
 const (
-	numbered asked = 1 << iota
+	numbered state = 1 << iota
 	deflate
 	named
 	stream   // it has subscribed at once
 	reserved // it has a place of the node
+
+	entered    // it has a place of its organization, as from Enter
+	subscribed // the first subscribe has happened
+	pulled     // in this turn
+	warned     // that its token expires
+	pinged     // since it was last heard
+	closing    // nothing more is taken in; what is in out still goes
+	closed
 )
 
-func (a asked) has(what asked) bool { return a&what != 0 }
+// is reports whether one of these is the case.
+func (s *Session) is(what state) bool { return s.state&what != 0 }
 
-func (o *Options) asked() (a asked) {
+func (s *Session) set(what state)   { s.state |= what }
+func (s *Session) unset(what state) { s.state &^= what }
+
+// asked is what a session goes on to need of its options.
+func (o *Options) asked() (a state) {
 	for i, on := range []bool{o.Numbered, o.Deflate, o.Named, o.Subscribe, o.Reserved} {
 		if on {
 			a |= 1 << i
@@ -129,8 +134,8 @@ func (c *Core) NewOn(shard *hub.Shard, opt Options) *Session {
 }
 
 func (c *Core) made(shard *hub.Shard, opt *Options) *Session {
-	s := &Session{conn: opt.Conn, format: opt.Format, asked: opt.asked()}
-	if s.asked.has(reserved) {
+	s := &Session{conn: opt.Conn, format: opt.Format, state: opt.asked()}
+	if s.is(reserved) {
 		s.address = c.addressKey(opt.Address)
 	}
 	shard.Join(&s.Member, s)
@@ -150,7 +155,7 @@ func (s *Session) Post(f func()) { s.Shard().Post(hub.TaskFunc(f)) }
 func (s *Session) now() time.Time { return s.Shard().Now() }
 
 func (s *Session) open(opt *Options) {
-	if s.closed {
+	if s.is(closed) {
 		if opt.Leave != nil {
 			opt.Leave()
 		}
@@ -204,7 +209,7 @@ func (s *Session) admit(p *carillon.Principal, opt *Options, ref []byte, reply R
 			return
 		}
 	}
-	s.entered = true
+	s.set(entered)
 	s.known(p)
 	cursor, err := s.core().enter(&s.Member, p.Org).ParseCursor(opt.After)
 	if err != nil { // in a handshake unreadable text is a reset, never an error
@@ -215,7 +220,7 @@ func (s *Session) admit(p *carillon.Principal, opt *Options, ref []byte, reply R
 	a.pending, a.principal = true, p
 	patterns := opt.Patterns
 	s.Shard().Resolve(s.Realm(), cursor, func(start hub.Start, err error) {
-		if s.closed {
+		if s.is(closed) {
 			return
 		}
 		s.act().pending = false
@@ -256,7 +261,7 @@ func (s *Session) welcome(start hub.Start, live bool, patterns []carillon.Patter
 		Raw("ref", ref)
 	s.answer(w, reply)
 	switch {
-	case s.asked.has(stream):
+	case s.is(stream):
 		all := make([]string, len(patterns))
 		for i, p := range patterns {
 			all[i] = string(p)

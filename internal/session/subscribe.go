@@ -35,7 +35,7 @@ func (s *Session) subscribe(f *wire.ClientFrame, reply Reply) {
 		return
 	}
 	if !f.HasAfter {
-		if s.subscribed || !s.feed.Held() {
+		if s.is(subscribed) || !s.feed.Held() {
 			s.subscribeAt(f, reply, wanted, hub.Start{Pos: s.Shard().Head(s.Realm())}, false)
 			return
 		}
@@ -53,7 +53,7 @@ func (s *Session) subscribe(f *wire.ClientFrame, reply Reply) {
 	}
 	s.await(f, reply)
 	s.Shard().Resolve(s.Realm(), cursor, func(start hub.Start, err error) {
-		if s.closed {
+		if s.is(closed) {
 			return
 		}
 		s.completed()
@@ -109,7 +109,7 @@ func (s *Session) wanted(f *wire.ClientFrame, subject string) ([]wish, error) {
 }
 
 func (s *Session) subscribeAt(f *wire.ClientFrame, reply Reply, wanted []wish, start hub.Start, explicit bool) {
-	first := !s.subscribed && s.feed.Held() && s.backfilling() == nil
+	first := !s.is(subscribed) && s.feed.Held() && s.backfilling() == nil
 	target := s.Shard().Head(s.Realm()).Seq
 	here := s.feed.Seq()
 	back := explicit && start.Pos.Seq < here
@@ -129,7 +129,7 @@ func (s *Session) subscribeAt(f *wire.ClientFrame, reply Reply, wanted []wish, s
 				s.drop(a)
 			}
 			s.answer(wire.ErrorFrame(err, f.Ref), reply)
-			if s.asked.has(stream) && !s.subscribed { // a stream that could only be silent
+			if s.is(stream) && !s.is(subscribed) { // a stream that could only be silent
 				s.close(wire.CloseRateLimited, "the subscription was refused")
 			}
 			return
@@ -166,7 +166,7 @@ func (s *Session) subscribeAt(f *wire.ClientFrame, reply Reply, wanted []wish, s
 		Gap("gap", s.ids(), gap).Raw("ref", f.Ref)
 	s.answerInOrder(answer, reply)
 	if first {
-		s.subscribed = true
+		s.set(subscribed)
 		s.feed.OpenInbox()
 	}
 	switch {

@@ -16,11 +16,10 @@ import (
 	"github.com/carillon-rt/carillon/internal/loop"
 )
 
-// Config of a Front. Loops, Shards, Sockets and Doors are required.
+// Config of a Front. Loops, Shards and Doors are required.
 type Config struct {
-	Loops   []*loop.Loop
-	Shards  []*hub.Shard // whose loops they are
-	Sockets *loop.Sockets
+	Loops  []*loop.Loop
+	Shards []*hub.Shard // whose loops they are
 
 	// Doors are what answers a GET, by path. The request has no context, and is good
 	// until the handler returns; the response writer is an Exchange.
@@ -194,7 +193,7 @@ func (p *place) open(fd int, peer netip.AddrPort) {
 	c := &Conn{at: p, peer: peer, fresh: true}
 	c.link()
 	c.deadline = p.shard.Now().Add(p.front.cfg.HeaderTimeout)
-	c.Open(p.loop, fd, nil, c, p.front.cfg.Sockets)
+	c.Open(p.loop, fd, nil, c)
 	c.Alarm(time.Time{})
 }
 

@@ -44,7 +44,7 @@ func serve(t *testing.T, cfg Config, doors map[string]http.HandlerFunc) *port {
 	t.Helper()
 	p := &port{t: t}
 	for range 2 {
-		l, err := loop.NewLoop()
+		l, err := loop.NewLoop(&p.sockets)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +60,7 @@ func serve(t *testing.T, cfg Config, doors map[string]http.HandlerFunc) *port {
 		t.Fatal(err)
 	}
 	p.addr = raw.Addr().String()
-	cfg.Loops, cfg.Shards, cfg.Sockets = p.loops, h.Shards(), &p.sockets
+	cfg.Loops, cfg.Shards = p.loops, h.Shards()
 	cfg.Doors = map[string]http.Handler{}
 	for path, f := range doors {
 		cfg.Doors[path] = f

@@ -154,20 +154,20 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// Move makes to the place of c's socket, in the same loop; c is not part of it
-// any more. Nothing may be kept of what was written.
-func (c *Conn) Move(to *Conn, h Handler) {
-	*to = Conn{loop: c.loop, handler: h, fd: c.fd, slot: c.slot, armed: c.armed}
-	to.loop.slots[to.slot] = to
-	c.fd = -1
+// move makes to the place of k's socket, in the same loop; k is not part of it any
+// more. Nothing may be kept of what was written.
+func (k *Link) move(to *Link) {
+	to.loop, to.fd, to.slot, to.armed = k.loop, k.fd, k.slot, k.armed
+	to.loop.slots.set(to.slot, to)
+	k.fd = -1
 }
 
-// Leave takes the socket out of the loop, as a connection of Go's. c is not part
+// release takes the socket out of the loop, as a connection of Go's. k is not part
 // of the loop any more.
-func (c *Conn) Leave() (net.Conn, error) {
-	l, fd := c.loop, int(c.fd)
+func (k *Link) release() (net.Conn, error) {
+	l, fd := k.loop, int(k.fd)
 	_ = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, fd, nil) // it is in there
-	c.gone()
+	k.gone()
 	f := os.NewFile(uintptr(fd), "tcp")
 	defer f.Close()
 	conn, err := net.FileConn(f)

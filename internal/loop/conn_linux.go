@@ -38,28 +38,10 @@ func Adopt(conn net.Conn, sendBuffer int) (fd int, ok bool) {
 // Drop closes a descriptor that came from Adopt and goes nowhere.
 func Drop(fd int) { _ = unix.Close(fd) }
 
-// Conn is a socket of a loop. The zero value is one not added yet.
-type Conn struct {
-	loop    *Loop
-	handler Handler
-	rest    *rest // nil: the socket has taken everything
-	fd      int32 // -1: none any more
-	slot    uint32
-	armed   uint32 // events
-	queued  bool   // it is in loop.again
-}
-
-// rest is what a socket did not take.
-type rest struct {
-	bufs   [][]byte // they may begin in the middle of a buffer
-	bytes  int      // of them
-	behind int      // bytes of the socket that the peer had not taken when it was last looked at
-}
-
-// Add takes a descriptor that came from Adopt in. When it cannot, the descriptor
-// is closed and c is not part of the loop.
-func (l *Loop) Add(c *Conn, fd int, h Handler) error {
-	c.loop, c.handler, c.fd = l, h, -1
+// add takes a descriptor that came from Adopt in. When it cannot, the descriptor
+// is closed and k is not part of the loop.
+func (l *Loop) add(k *Link, fd int) error {
+	k.loop, k.fd = l, -1
 	l.mu.Lock()
 	refused := l.closing
 	if !refused {
@@ -70,76 +52,64 @@ func (l *Loop) Add(c *Conn, fd int, h Handler) error {
 		Drop(fd)
 		return net.ErrClosed
 	}
-	if n := len(l.free); n > 0 {
-		c.slot, l.free = l.free[n-1], l.free[:n-1]
-	} else {
-		c.slot = uint32(len(l.slots))
-		l.slots, l.gens = append(l.slots, nil), append(l.gens, 0)
-	}
-	l.slots[c.slot], c.fd = c, int32(fd)
+	k.slot, k.fd = l.slots.add(k), int32(fd)
 	ev := unix.EpollEvent{Events: unix.EPOLLIN}
-	setSlot(&ev, c.slot, l.gens[c.slot])
+	setSlot(&ev, k.slot, l.slots.gen(k.slot))
 	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		c.Close()
+		k.close()
 		return fmt.Errorf("loop: epoll_ctl: %w", err)
 	}
-	c.armed = unix.EPOLLIN
+	k.armed = unix.EPOLLIN
 	return nil
 }
 
-func (c *Conn) serve(events uint32) {
-	if events&unix.EPOLLOUT != 0 && c.armed&unix.EPOLLOUT != 0 {
-		c.flush()
+// serve does what the events of its socket ask for.
+func (k *Link) serve(events uint32) {
+	if events&unix.EPOLLOUT != 0 && k.armed&unix.EPOLLOUT != 0 {
+		k.flush()
 	}
 	switch {
-	case c.fd < 0:
-	case c.armed&unix.EPOLLIN != 0 && events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0:
-		c.handler.Readable()
+	case k.fd < 0:
+	case k.armed&unix.EPOLLIN != 0 && events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0:
+		k.readable()
 	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
-		c.handler.Broken()
+		k.end()
 	}
 }
 
 // arm has the loop look for these events only.
-func (c *Conn) arm(events uint32) {
-	if c.armed == events || c.fd < 0 {
+func (k *Link) arm(events uint16) {
+	if k.armed == events || k.fd < 0 {
 		return
 	}
-	c.armed = events
-	ev := unix.EpollEvent{Events: events}
-	setSlot(&ev, c.slot, c.loop.gens[c.slot])
-	_ = unix.EpollCtl(c.loop.epfd, unix.EPOLL_CTL_MOD, int(c.fd), &ev) // it is in there
+	k.armed = events
+	ev := unix.EpollEvent{Events: uint32(events)}
+	setSlot(&ev, k.slot, k.loop.slots.gen(k.slot))
+	_ = unix.EpollCtl(k.loop.epfd, unix.EPOLL_CTL_MOD, int(k.fd), &ev) // it is in there
 }
 
-// Listen has Readable called, or not any more. Bytes wait in the kernel
-// meanwhile.
-func (c *Conn) Listen(on bool) {
+// listen has what comes read, or not any more. Bytes wait in the kernel meanwhile.
+func (k *Link) listen(on bool) {
 	if on {
-		c.arm(c.armed | unix.EPOLLIN)
+		k.arm(k.armed | unix.EPOLLIN)
 	} else {
-		c.arm(c.armed &^ unix.EPOLLIN)
+		k.arm(k.armed &^ unix.EPOLLIN)
 	}
 }
 
-// Again has Readable called in the loop's next turn, whatever the socket has.
-func (c *Conn) Again() {
-	if !c.queued {
-		c.queued = true
-		c.loop.again = append(c.loop.again, c)
+// Again goes on with the input in the loop's next turn, whatever the socket has.
+func (k *Link) Again() {
+	if !k.queued {
+		k.queued = true
+		k.loop.again = append(k.loop.again, k)
 	}
 }
 
-// Buffer is memory for one Read, the loop's: it is good until the next.
-func (c *Conn) Buffer() []byte { return c.loop.buf }
-
-// Buffers is an empty list for one Write, the loop's: it is good until the next.
-func (c *Conn) Buffers() [][]byte { return c.loop.bufs[:0] }
-
-// Read reads what is there into b, without waiting: 0 and no error when there is
+// read reads what is there into b, without waiting: 0 and no error when there is
 // nothing now, io.EOF at the peer's end.
-func (c *Conn) Read(b []byte) (int, error) {
+func (k *Link) read(b []byte) (int, error) {
 	for {
-		n, err := unix.Read(int(c.fd), b)
+		n, err := unix.Read(int(k.fd), b)
 		switch {
 		case n > 0:
 			return n, nil
@@ -153,35 +123,33 @@ func (c *Conn) Read(b []byte) (int, error) {
 	}
 }
 
-// Blocked reports whether something is kept that the socket did not take.
-func (c *Conn) Blocked() bool { return c.rest != nil }
-
-// Write writes bufs, without waiting. What the socket does not take is kept and
-// written when it does, then Writable is called; the bytes must stay as they are
-// until then. Nothing may be written while something is kept. bufs may be what
-// Buffers gave.
-func (c *Conn) Write(bufs [][]byte) error {
-	c.loop.keep(bufs)
-	left, err := c.loop.writev(int(c.fd), bufs)
+// write writes bufs, without waiting. What the socket does not take is kept and
+// written when it does, then writable is called; the bytes must stay as they are
+// until then. Nothing may be written while something is kept. bufs may be the
+// loop's.
+func (k *Link) write(bufs [][]byte) error {
+	k.loop.keep(bufs)
+	left, err := k.loop.writev(int(k.fd), bufs)
 	if err != nil {
 		return err
 	}
 	if len(left) > 0 {
-		c.rest = &rest{bufs: append([][]byte(nil), left...), behind: c.behind()}
+		p := k.need()
+		p.rest, p.bytes, p.behind = append([][]byte(nil), left...), 0, k.behind()
 		for _, b := range left {
-			c.rest.bytes += len(b)
+			p.bytes += len(b)
 		}
-		c.loop.full.Add(1)
-		c.loop.kept.Add(int64(c.rest.bytes))
-		c.arm(c.armed | unix.EPOLLOUT)
+		k.loop.full.Add(1)
+		k.loop.kept.Add(int64(p.bytes))
+		k.arm(k.armed | unix.EPOLLOUT)
 	}
 	clear(bufs)
 	return nil
 }
 
 // behind is how many bytes of the socket the peer has not taken.
-func (c *Conn) behind() int {
-	n, _ := unix.IoctlGetInt(int(c.fd), unix.TIOCOUTQ) // an error is as good as nothing
+func (k *Link) behind() int {
+	n, _ := unix.IoctlGetInt(int(k.fd), unix.TIOCOUTQ) // an error is as good as nothing
 	return n
 }
 
@@ -189,10 +157,11 @@ func (c *Conn) behind() int {
 // since the socket last took something, or since Moved was last called. It is for
 // a connection that is blocked: a slow peer takes for long without there being
 // room for more.
-func (c *Conn) Moved() bool {
-	before := c.rest.behind
-	c.rest.behind = c.behind()
-	return c.rest.behind < before
+func (k *Link) Moved() bool {
+	p := k.pending
+	before := p.behind
+	p.behind = k.behind()
+	return p.behind < before
 }
 
 // keep remembers the memory of a list for the next.
@@ -203,31 +172,32 @@ func (l *Loop) keep(bufs [][]byte) {
 }
 
 // flush goes on with what was kept.
-func (c *Conn) flush() {
-	r := c.rest
-	left, err := c.loop.writev(int(c.fd), r.bufs)
+func (k *Link) flush() {
+	p := k.pending
+	left, err := k.loop.writev(int(k.fd), p.rest)
 	if err != nil {
-		c.handler.Broken()
+		k.end()
 		return
 	}
 	bytes := 0
 	for _, b := range left {
 		bytes += len(b)
 	}
-	moved := r.bytes - bytes
-	c.loop.kept.Add(int64(-moved))
+	moved := p.bytes - bytes
+	k.loop.kept.Add(int64(-moved))
 	if len(left) == 0 {
-		c.rest = nil
-		c.loop.full.Add(-1)
-		c.arm(c.armed &^ unix.EPOLLOUT)
-		c.handler.Writable()
+		p.rest = nil
+		k.tidy()
+		k.loop.full.Add(-1)
+		k.arm(k.armed &^ unix.EPOLLOUT)
+		k.writable()
 		return
 	}
-	clear(r.bufs[:len(r.bufs)-len(left)])
-	r.bufs, r.bytes = left, bytes
+	clear(p.rest[:len(p.rest)-len(left)])
+	p.rest, p.bytes = left, bytes
 	if moved > 0 {
-		r.behind = c.behind()
-		c.handler.Progress()
+		p.behind = k.behind()
+		k.await()
 	}
 }
 
@@ -305,30 +275,28 @@ func (l *Loop) gather(fd int, bufs [][]byte) (n, asked int, err error) {
 	return int(wrote), asked, nil
 }
 
-// Shut ends our direction.
-func (c *Conn) Shut() error { return unix.Shutdown(int(c.fd), unix.SHUT_WR) }
+// shutdown ends our direction.
+func (k *Link) shutdown() error { return unix.Shutdown(int(k.fd), unix.SHUT_WR) }
 
-// Close closes the socket and takes it out of the loop. The handler hears
-// nothing more. It may be called more than once.
-func (c *Conn) Close() {
-	if c.fd < 0 {
+// close closes the socket and takes it out of the loop. It may be called more than
+// once.
+func (k *Link) close() {
+	if k.fd < 0 {
 		return
 	}
-	_ = unix.Close(int(c.fd)) // it leaves the epoll set by that
-	c.gone()
+	_ = unix.Close(int(k.fd)) // it leaves the epoll set by that
+	k.gone()
 }
 
-// gone frees c's place in the loop.
-func (c *Conn) gone() {
-	l := c.loop
-	if c.rest != nil {
+// gone frees k's place in the loop.
+func (k *Link) gone() {
+	l := k.loop
+	if k.Blocked() {
 		l.full.Add(-1)
-		l.kept.Add(int64(-c.rest.bytes))
+		l.kept.Add(int64(-k.pending.bytes))
 	}
-	c.fd, c.rest = -1, nil
-	l.slots[c.slot] = nil
-	l.gens[c.slot]++
-	l.free = append(l.free, c.slot)
+	k.fd, k.pending = -1, nil
+	l.slots.remove(k.slot)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--

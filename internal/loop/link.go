@@ -27,64 +27,112 @@ type Session interface {
 }
 
 // Link is a connection of a loop: what Port and Socket together are elsewhere.
-// Everything happens on the loop's goroutine.
+// Everything happens on the loop's goroutine. The zero value is one not opened yet.
 type Link struct {
-	Conn
+	loop    *Loop
+	owner   Session
+	pending *pending // nil: nothing is under way
 
-	owner Session
-	all   *Sockets
-	kept  []byte // input that was not taken yet
-	last  bool   // the last bytes are on their way, or out
-	shut  bool   // and our direction is ended
-	idle  bool   // input is not asked for
-	over  bool
+	fd     int32 // -1: none any more
+	slot   uint32
+	armed  uint16 // events
+	queued bool   // it is in loop.again
+	last   bool   // the last bytes are on their way, or out
+	shut   bool   // and our direction is ended
+	idle   bool   // input is not asked for
+	over   bool
+}
+
+// pending is what a link keeps while its owner, or its peer, does not take it. An idle
+// link has none.
+type pending struct {
+	input []byte // the owner has not taken it yet
+
+	rest   [][]byte // what the socket did not take; it may begin in the middle of a buffer
+	bytes  int      // of that
+	behind int      // bytes of the socket that the peer had not taken when it was last looked at
 }
 
 // Open takes the descriptor, which came from Adopt, into the loop, with what was
-// read from it before. It is held to the deadlines of all, and not one of them.
-func (k *Link) Open(l *Loop, fd int, before []byte, owner Session, all *Sockets) {
-	k.owner, k.all, k.kept = owner, all, before
-	if l.Add(&k.Conn, fd, k) != nil {
+// read from it before.
+func (k *Link) Open(l *Loop, fd int, before []byte, owner Session) {
+	k.owner = owner
+	if l.add(k, fd) != nil {
 		k.end()
 		return
 	}
-	if len(k.kept) > 0 {
+	if k.keep(before); len(before) > 0 {
 		k.More()
 	}
 	k.Ready()
 }
 
 // Kept is input that the owner has not taken yet.
-func (k *Link) Kept() []byte { return k.kept }
+func (k *Link) Kept() []byte {
+	if k.pending == nil {
+		return nil
+	}
+	return k.pending.input
+}
+
+// keep makes b, and nothing else, the input that the owner has not taken yet.
+func (k *Link) keep(b []byte) {
+	if len(b) > 0 {
+		k.need().input = b
+	} else if k.pending != nil {
+		k.pending.input = nil // so that its memory can go
+		k.tidy()
+	}
+}
+
+// need is k.pending, made if need be.
+func (k *Link) need() *pending {
+	if k.pending == nil {
+		k.pending = new(pending)
+	}
+	return k.pending
+}
+
+// tidy lets pending go when there is nothing in it.
+func (k *Link) tidy() {
+	if p := k.pending; p.input == nil && p.rest == nil {
+		k.pending = nil
+	}
+}
 
 // Inherit takes the connection of another link of the same loop, with what was
 // read from it before. The other link is over, and its owner hears nothing.
 func (k *Link) Inherit(from *Link, before []byte, owner Session) {
-	k.owner, k.all, k.kept = owner, from.all, before
-	from.over, from.kept = true, nil
-	from.Move(&k.Conn, k)
-	k.Listen(true)
-	if len(k.kept) > 0 {
+	k.owner = owner
+	from.over, from.pending = true, nil
+	from.move(k)
+	k.keep(before)
+	k.listen(true)
+	if len(before) > 0 {
 		k.Again()
 	}
 }
 
 // Leave gives the connection to Go, and ends the link without a word to its owner.
 func (k *Link) Leave() (net.Conn, error) {
-	k.over, k.kept = true, nil
-	return k.Conn.Leave()
+	k.over = true
+	k.keep(nil)
+	return k.release()
 }
+
+// Blocked reports whether something is kept that the socket did not take.
+func (k *Link) Blocked() bool { return k.pending != nil && k.pending.rest != nil }
 
 // Ready says that Pull has something.
 func (k *Link) Ready() {
 	if k.over || k.last || k.Blocked() {
 		return
 	}
-	bufs, last := k.owner.Pull(k.Buffers())
+	bufs, last := k.owner.Pull(k.loop.bufs[:0])
 	k.last = last
 	if len(bufs) > 0 {
-		if err := k.Write(bufs); err != nil {
-			k.Broken()
+		if err := k.write(bufs); err != nil {
+			k.end()
 			return
 		}
 	}
@@ -109,18 +157,18 @@ func (k *Link) finish() {
 		return
 	}
 	k.shut = true
-	if k.Shut() != nil {
+	if k.shutdown() != nil {
 		k.end()
 		return
 	}
-	k.kept = nil
+	k.keep(nil)
 	k.idle = false
-	k.Listen(true)
-	k.owner.Alarm(k.owner.Now().Add(k.all.linger()))
+	k.listen(true)
+	k.owner.Alarm(k.owner.Now().Add(k.loop.all.linger()))
 }
 
-// Writable is called by the loop.
-func (k *Link) Writable() {
+// writable is called when everything that was kept for the socket is out.
+func (k *Link) writable() {
 	k.owner.Alarm(time.Time{})
 	if k.last {
 		k.finish()
@@ -129,11 +177,8 @@ func (k *Link) Writable() {
 	k.Ready()
 }
 
-// Progress is called by the loop.
-func (k *Link) Progress() { k.await() }
-
 // await gives the peer time to take something.
-func (k *Link) await() { k.owner.Alarm(k.owner.Now().Add(k.all.writeTimeout())) }
+func (k *Link) await() { k.owner.Alarm(k.owner.Now().Add(k.loop.all.writeTimeout())) }
 
 // Alarm is called by the owner: the peer has taken nothing for too long, or not
 // ended.
@@ -149,25 +194,25 @@ func (k *Link) Alarm() {
 	}
 }
 
-// Readable is called by the loop.
-func (k *Link) Readable() {
+// readable is called when the socket has something, or the peer's end.
+func (k *Link) readable() {
 	if k.over {
 		return
 	}
-	if len(k.kept) > 0 {
+	if len(k.Kept()) > 0 {
 		k.More()
 		return
 	}
 	if k.idle {
 		return
 	}
-	b := k.Buffer()
-	n, err := k.Read(b)
+	b := k.loop.buf
+	n, err := k.read(b)
 	if err != nil {
 		k.end()
 		return
 	}
-	k.kept = append([]byte(nil), k.give(b[:n])...) // b is the loop's
+	k.keep(append([]byte(nil), k.give(b[:n])...)) // b is the loop's
 }
 
 // More gives the owner what it did not take, and then what comes.
@@ -175,9 +220,9 @@ func (k *Link) More() {
 	if k.over {
 		return
 	}
-	b := k.kept
-	k.kept = nil
-	k.kept = k.give(b)
+	b := k.Kept()
+	k.keep(nil)
+	k.keep(k.give(b))
 }
 
 // give returns what the owner did not take.
@@ -203,12 +248,9 @@ func (k *Link) give(b []byte) (rest []byte) {
 func (k *Link) ask(on bool) {
 	if k.idle == on {
 		k.idle = !on
-		k.Listen(on)
+		k.listen(on)
 	}
 }
-
-// Broken is called by the loop.
-func (k *Link) Broken() { k.end() }
 
 // Abort ends the connection now.
 func (k *Link) Abort() { k.end() }
@@ -218,8 +260,8 @@ func (k *Link) end() {
 		return
 	}
 	k.over = true
-	k.kept = nil
-	k.Close()
+	k.keep(nil)
+	k.close()
 	k.owner.Alarm(time.Time{})
 	k.owner.Gone()
 }

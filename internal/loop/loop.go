@@ -2,19 +2,6 @@ package loop
 
 import "time"
 
-// Handler is whose socket a Conn is. Its methods are called on the loop's
-// goroutine.
-type Handler interface {
-	// Readable says that Read has something, or the peer's end.
-	Readable()
-	// Writable says that everything Write kept has been written.
-	Writable()
-	// Progress says that some of it has.
-	Progress()
-	// Broken says that the connection has ended by itself, or with the loop.
-	Broken()
-}
-
 // Bounds of a loop's turn.
 const (
 	turnEvents = 128                    // sockets served before other work gets its turn

@@ -37,11 +37,10 @@ type Loop struct {
 	woken   bool // by a Wake that Serve met
 	timed   bool // file has a deadline
 
-	slots []*Conn
-	gens  []uint32
-	free  []uint32
-	again []*Conn // with bytes left over from the last turn
-	spare []*Conn
+	all   *Sockets // whose deadlines hold
+	slots slots
+	again []*Link // with bytes left over from the last turn
+	spare []*Link
 
 	iov  []unix.Iovec
 	buf  []byte
@@ -59,9 +58,10 @@ type Loop struct {
 // wakeSlot is the slot of wake in an event.
 const wakeSlot = 1<<32 - 1
 
-// NewLoop makes a loop; End releases it.
-func NewLoop() (*Loop, error) {
-	l := &Loop{epfd: -1, buf: make([]byte, readBytes)}
+// NewLoop makes a loop; End releases it. Its connections are held to the deadlines of
+// all, and are none of them.
+func NewLoop(all *Sockets) (*Loop, error) {
+	l := &Loop{epfd: -1, all: all, buf: make([]byte, readBytes)}
 	var err error
 	if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("loop: epoll_create1: %w", err)
@@ -143,10 +143,10 @@ func (l *Loop) Serve() (more bool) {
 	l.endIfClosing()
 	again := l.again
 	l.again, l.spare = l.spare[:0], nil
-	for i, c := range again {
-		c.queued = false
-		if c.fd >= 0 {
-			c.handler.Readable()
+	for i, k := range again {
+		k.queued = false
+		if k.fd >= 0 {
+			k.readable()
 		}
 		again[i] = nil
 	}
@@ -166,8 +166,8 @@ func (l *Loop) Serve() (more bool) {
 			more = l.accept() || more
 			continue
 		}
-		if c := l.slots[slot]; c != nil && l.gens[slot] == gen {
-			c.serve(ev.Events)
+		if k := l.slots.get(slot, gen); k != nil {
+			k.serve(ev.Events)
 		}
 	}
 	return more || l.ready == turnEvents || len(l.again) > 0
@@ -212,10 +212,8 @@ func (l *Loop) endIfClosing() {
 	if !closing {
 		return
 	}
-	for _, c := range l.slots {
-		if c != nil {
-			c.handler.Broken()
-		}
+	for k := range l.slots.all {
+		k.end()
 	}
 }
 

@@ -51,7 +51,7 @@ func newShard(t *testing.T) *shard {
 
 func newLoop(t *testing.T) *loop.Loop {
 	t.Helper()
-	l, err := loop.NewLoop()
+	l, err := loop.NewLoop(new(loop.Sockets))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +111,7 @@ type talker struct {
 	last  bool
 	got   []byte
 	take  func(b []byte) int // nil: all
+	heard int                // how often it was called, where that is counted
 	alarm time.Time
 	now   time.Time // of the last turn: no two are alike
 }
@@ -148,7 +149,7 @@ func (s *shard) talk(t *testing.T, conn net.Conn, sendBuffer int, before string)
 		t.Fatal("a TCP connection was not adopted")
 	}
 	k := &talker{s: s, fd: fd, gone: make(chan struct{}), now: time.Unix(0, 0)}
-	s.do(func() { k.Open(s.Loop, fd, []byte(before), k, new(loop.Sockets)) })
+	s.do(func() { k.Open(s.Loop, fd, []byte(before), k) })
 	return k
 }
 
@@ -322,7 +323,7 @@ func TestInputThatIsNotTakenIsOfferedAgain(t *testing.T) {
 	}
 	*k = talker{s: s, fd: fd, gone: make(chan struct{}), take: take}
 	before := "read with the handshake"
-	s.do(func() { k.Open(s.Loop, fd, []byte(before), k, new(loop.Sockets)) })
+	s.do(func() { k.Open(s.Loop, fd, []byte(before), k) })
 	ours, others := pair(t) // whose bytes are read in between
 	s.talk(t, ours, 0, "")
 	for b := range slices.Chunk(want, 1000) {
@@ -488,46 +489,33 @@ func TestALoopThatIsClosedEndsAllAndRefusesOthers(t *testing.T) {
 	}
 }
 
-// handler counts what a bare connection of a loop hears.
-type handler struct {
-	loop.Conn
-	heard    int
-	readable func()
-}
-
-func (h *handler) Readable() {
-	h.heard++
-	if h.readable != nil {
-		h.readable()
-	}
-}
-func (h *handler) Writable() { h.heard++ }
-func (h *handler) Progress() { h.heard++ }
-func (h *handler) Broken()   { h.heard++ }
-
 // An event that was taken out before its connection ended is not for the next one
 // in the same slot.
 func TestAnEventOfAnEndedConnectionReachesNobody(t *testing.T) {
 	l := newLoop(t)
-	add := func(h *handler) (theirs *net.TCPConn) {
+	adopt := func() (fd int, theirs *net.TCPConn) {
 		ours, theirs := pair(t)
-		fd, _ := loop.Adopt(ours, 0)
-		if err := l.Add(&h.Conn, fd, h); err != nil {
-			t.Fatal(err)
-		}
-		return theirs
+		fd, _ = loop.Adopt(ours, 0)
+		return fd, theirs
 	}
-	var first, second, third handler
-	ours, _ := pair(t)
-	spare, _ := loop.Adopt(ours, 0)
-	first.readable = func() {
-		second.Close()
-		if err := l.Add(&third.Conn, spare, &third); err != nil {
-			t.Error(err)
-		}
+	heard := func(k *talker) {
+		k.take = func(b []byte) int { k.heard++; return len(b) }
+		k.gone = make(chan struct{})
 	}
-	second.readable = func() { t.Error("the second was served first") }
-	for _, theirs := range []*net.TCPConn{add(&first), add(&second)} {
+	var first, second, third talker
+	for _, k := range []*talker{&first, &second, &third} {
+		heard(k)
+	}
+	spare, _ := adopt()
+	first.take = func(b []byte) int {
+		first.heard++
+		second.Abort()
+		third.Open(l, spare, nil, &third)
+		return len(b)
+	}
+	for _, k := range []*talker{&first, &second} {
+		fd, theirs := adopt()
+		k.Open(l, fd, nil, k)
 		if _, err := theirs.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
@@ -535,11 +523,11 @@ func TestAnEventOfAnEndedConnectionReachesNobody(t *testing.T) {
 	if l.Serve() {
 		t.Error("there is more")
 	}
-	if first.heard != 1 || second.heard != 0 || third.heard != 0 {
+	if first.heard != 1 || second.heard != 0 || third.heard != 0 || third.Over() {
 		t.Errorf("heard: %d, %d, %d", first.heard, second.heard, third.heard)
 	}
-	first.Close()
-	third.Close()
+	first.Abort()
+	third.Abort()
 }
 
 func TestAWakeIsForTheNextWaitWhateverComesBetween(t *testing.T) {

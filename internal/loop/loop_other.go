@@ -11,10 +11,14 @@ import (
 )
 
 // Loop is for Linux only: NewLoop fails, and nothing else is called.
-type Loop struct{}
+type Loop struct {
+	all  *Sockets
+	buf  []byte
+	bufs [][]byte
+}
 
 // NewLoop fails.
-func NewLoop() (*Loop, error) { return nil, errors.ErrUnsupported }
+func NewLoop(*Sockets) (*Loop, error) { return nil, errors.ErrUnsupported }
 
 // Wake is not called.
 func (*Loop) Wake() {}
@@ -34,8 +38,7 @@ func (*Loop) Close(context.Context) error { return nil }
 // End is not called.
 func (*Loop) End() {}
 
-// Add is not called.
-func (*Loop) Add(*Conn, int, Handler) error { return errors.ErrUnsupported }
+func (*Loop) add(*Link, int) error { return errors.ErrUnsupported }
 
 // Adopt takes nothing.
 func Adopt(net.Conn, int) (fd int, ok bool) { return -1, false }
@@ -64,41 +67,22 @@ func (*Loop) StopListening() {}
 // Resume is not called.
 func (*Loop) Resume(time.Time) time.Duration { return 0 }
 
-// Conn is never added to a loop.
-type Conn struct{}
-
-// Listen is not called.
-func (*Conn) Listen(bool) {}
-
 // Again is not called.
-func (*Conn) Again() {}
+func (*Link) Again() {}
 
-// Buffer is not called.
-func (*Conn) Buffer() []byte { return nil }
+func (*Link) listen(bool) {}
 
-// Buffers is not called.
-func (*Conn) Buffers() [][]byte { return nil }
-
-// Read is not called.
-func (*Conn) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
-
-// Blocked is not called.
-func (*Conn) Blocked() bool { return false }
+func (*Link) read([]byte) (int, error) { return 0, errors.ErrUnsupported }
 
 // Moved is not called.
-func (*Conn) Moved() bool { return false }
+func (*Link) Moved() bool { return false }
 
-// Write is not called.
-func (*Conn) Write([][]byte) error { return errors.ErrUnsupported }
+func (*Link) write([][]byte) error { return errors.ErrUnsupported }
 
-// Move is not called.
-func (*Conn) Move(*Conn, Handler) {}
+func (*Link) move(*Link) {}
 
-// Leave is not called.
-func (*Conn) Leave() (net.Conn, error) { return nil, errors.ErrUnsupported }
+func (*Link) release() (net.Conn, error) { return nil, errors.ErrUnsupported }
 
-// Shut is not called.
-func (*Conn) Shut() error { return errors.ErrUnsupported }
+func (*Link) shutdown() error { return errors.ErrUnsupported }
 
-// Close is not called.
-func (*Conn) Close() {}
+func (*Link) close() {}

@@ -15,9 +15,9 @@ import (
 
 // newLoops makes the event loops of n shards, or none where the system has no
 // such.
-func newLoops(n int) (loops []*loop.Loop, err error) {
+func newLoops(n int, all *loop.Sockets) (loops []*loop.Loop, err error) {
 	for range n {
-		l, err := loop.NewLoop()
+		l, err := loop.NewLoop(all)
 		if errors.Is(err, errors.ErrUnsupported) {
 			return nil, nil
 		}
@@ -50,7 +50,7 @@ func pollers(loops []*loop.Loop) func(shard int) hub.Poller {
 // openFront has the loops read the requests of a port, where they can.
 func (s *Server) openFront(port net.Listener) bool {
 	front, ok := front.New(port, front.Config{
-		Loops: s.loops, Shards: s.hub.Shards(), Sockets: &s.sockets, Doors: s.doors, Posts: s.posts, Admission: s.admission, Client: s.proxies.Client, Answered: s.routes.answered,
+		Loops: s.loops, Shards: s.hub.Shards(), Doors: s.doors, Posts: s.posts, Admission: s.admission, Client: s.proxies.Client, Answered: s.routes.answered,
 		HeaderBytes: s.cfg.Limits.HeaderBytes.N(), HeaderTimeout: s.cfg.Connection.HeaderTimeout.D(), IdleTimeout: idleTimeout, Pending: s.cfg.Limits.Handshakes, Logger: s.log,
 	})
 	if ok {

@@ -227,7 +227,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 		return err
 	}
 	s.ids = wire.NewKeyring(key)
-	if s.loops, err = newLoops(runtime.GOMAXPROCS(0)); err != nil {
+	if s.loops, err = newLoops(runtime.GOMAXPROCS(0), &s.sockets); err != nil {
 		return err
 	}
 	h := hub.New(hub.Config{

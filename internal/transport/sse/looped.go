@@ -14,13 +14,13 @@ type looped struct {
 
 	session *session.Session // nil until it begins
 	timer   *session.Timer   // nil: it is not set
-	chatted int
+	chatted uint32           // bytes that the client had nothing to say in
 }
 
 // begin takes the descriptor into the loop of the session's shard.
-func (t *looped) begin(s *session.Session, l *loop.Loop, fd int, all *loop.Sockets) {
+func (t *looped) begin(s *session.Session, l *loop.Loop, fd int) {
 	t.session = s
-	t.Open(l, fd, nil, t, all)
+	t.Open(l, fd, nil, t)
 }
 
 // Ready is called by the session.
@@ -35,7 +35,7 @@ func (t *looped) Pull(dst [][]byte) ([][]byte, bool) { return t.session.Pull(dst
 
 // Input is called by the link: the client has nothing to say.
 func (t *looped) Input(b []byte) int {
-	if t.chatted += len(b); t.chatted > chatter {
+	if t.chatted += uint32(len(b)); t.chatted > chatter {
 		t.Abort()
 	}
 	return len(b)

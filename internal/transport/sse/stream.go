@@ -76,7 +76,7 @@ func (h *handler) takeOver(w http.ResponseWriter, r *http.Request, opt session.O
 			t := new(looped)
 			opt.Conn = t
 			s := h.Core.New(opt)
-			s.Post(func() { t.begin(s, h.Loops[s.Shard().ID()], fd, h.Sockets) })
+			s.Post(func() { t.begin(s, h.Loops[s.Shard().ID()], fd) })
 			return
 		}
 	}

@@ -102,7 +102,7 @@ func New(t testing.TB, cfg Config) *Node {
 	})
 	must(t, err)
 	cfg.Hub.Engine = n.Engine
-	n.loops = loops(t, &cfg)
+	n.loops = loops(t, &cfg, n.sockets)
 	n.hub = hub.New(cfg.Hub)
 	must(t, n.hub.Start(ctx))
 	n.Gate = gate.New(gate.Config{Open: n.Engine.Open, Signals: n.Engine.Signals, Orgs: orgs})
@@ -127,7 +127,7 @@ func New(t testing.TB, cfg Config) *Node {
 
 // loops makes one for each shard, where there are such, unless the node is to be
 // portable.
-func loops(t testing.TB, cfg *Config) (all []*loop.Loop) {
+func loops(t testing.TB, cfg *Config, sockets *loop.Sockets) (all []*loop.Loop) {
 	t.Helper()
 	if cfg.Portable || os.Getenv("CARILLON_PORTABLE") != "" {
 		return nil
@@ -136,7 +136,7 @@ func loops(t testing.TB, cfg *Config) (all []*loop.Loop) {
 		cfg.Hub.Shards = 2
 	}
 	for range cfg.Hub.Shards {
-		l, err := loop.NewLoop()
+		l, err := loop.NewLoop(sockets)
 		if errors.Is(err, errors.ErrUnsupported) {
 			return nil
 		}
@@ -158,7 +158,7 @@ func (n *Node) serve(t testing.TB, h http.Handler, secure *tls.Config) (addr str
 	n.sockets.Prepare(raw)
 	var l net.Listener
 	if secure == nil && len(n.loops) > 0 {
-		f, ok := front.New(raw, front.Config{Loops: n.loops, Shards: n.hub.Shards(), Sockets: n.sockets, Doors: n.doors, HeaderTimeout: patience})
+		f, ok := front.New(raw, front.Config{Loops: n.loops, Shards: n.hub.Shards(), Doors: n.doors, HeaderTimeout: patience})
 		if !ok {
 			t.Fatal("the loops do not accept")
 		}

@@ -71,7 +71,7 @@ type echo struct {
 
 // Run is called by the shard, once.
 func (c *echo) Run() {
-	c.Open(c.handler.Loops[c.Shard().ID()], c.fd, c.before, c, c.handler.Sockets)
+	c.Open(c.handler.Loops[c.Shard().ID()], c.fd, c.before, c)
 	c.before = nil
 }
 

@@ -64,8 +64,8 @@ func TestAConnectionKeepsNothingOfWhatIsWhole(t *testing.T) {
 			t.Error("the connection was closed")
 		}
 	})
-	if size := unsafe.Sizeof(looped{}); size > 144 {
-		t.Errorf("a connection is %d bytes, which take a piece of 160", size)
+	if size := unsafe.Sizeof(looped{}); size > 96 {
+		t.Errorf("a connection is %d bytes, which take a piece of 112", size)
 	}
 }
 

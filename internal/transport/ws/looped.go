@@ -139,7 +139,7 @@ var spareFrames = sync.Pool{New: func() any { return new(frames) }} //nolint:goc
 // begin takes the descriptor into the loop of the session's shard.
 func (c *looped) begin(s *session.Session, l *loop.Loop, fd int, before []byte) {
 	c.session = s
-	c.Open(l, fd, before, c, c.handler.Sockets)
+	c.Open(l, fd, before, c)
 }
 
 // Ready is called by the session.

@@ -20,16 +20,16 @@ func sumOf(token string) tokenSum {
 // memory is what is remembered of a token. There may be a million of them: what many
 // have in common is in kind.
 type memory struct {
-	sum  tokenSum
-	user string
-	life life // the principal expires when it ends
-	kind *kind
+	sum   tokenSum
+	user  string
+	until int64 // the end of its life, when the principal expires, too; when that began its shelf knows
+	kind  *kind
 }
 
 // principal is the token's, as verifying it has made it.
 func (m *memory) principal() *carillon.Principal {
 	return &carillon.Principal{
-		Org: m.kind.org, User: m.user, Role: m.kind.role, Permissions: m.kind.permissions, Expires: time.Unix(0, m.life.until),
+		Org: m.kind.org, User: m.user, Role: m.kind.role, Permissions: m.kind.permissions, Expires: time.Unix(0, m.until),
 	}
 }
 

@@ -13,10 +13,11 @@ type shelf struct {
 	slots  []uint16   // 1 + a place, or 0; a power of two, at most 3/4 in use; from the last bits of a sum on
 	blocks []*block   // places, one after the other
 	n      int        // the first n places are in use
+	from   int64      // since when, in nanoseconds since 1970, all their lives have begun
 }
 
-// block is as large as a size class of Go's has room for: 36 times 56 bytes.
-type block [36]memory
+// block is as large as a size class of Go's has room for: 42 times 48 bytes.
+type block [42]memory
 
 const minSlots = 8
 
@@ -74,6 +75,9 @@ func (s *shelf) put(m *memory, most int) (full bool) {
 	s.slots[i] = uint16(s.n)
 	return full
 }
+
+// forget forgets everything.
+func (s *shelf) forget() { s.slots, s.blocks, s.n, s.from = nil, nil, 0, 0 }
 
 // remove forgets what is remembered under a sum, if anything is.
 func (s *shelf) remove(sum *tokenSum) {

@@ -49,8 +49,6 @@ type life struct{ from, until int64 }
 
 func always() life { return life{math.MinInt64, math.MaxInt64} }
 
-func (l life) has(now time.Time) bool { return l.from <= now.UnixNano() && now.UnixNano() < l.until }
-
 // after and before are what is left of a life.
 func (l life) after(t time.Time) life  { return life{max(l.from, nanos(t)), l.until} }
 func (l life) before(t time.Time) life { return life{l.from, min(l.until, nanos(t))} }
@@ -86,14 +84,18 @@ func (v *verified) shelf(sum *tokenSum) *shelf { return &v.shelves[int(sum[1]%ui
 
 // find is the principal of a token that is remembered, or nil.
 func (a *Authenticator) find(sum *tokenSum) *carillon.Principal {
+	now := a.now().UnixNano()
 	shelf := a.verified.shelf(sum)
 	shelf.mu.Lock()
+	if now < shelf.from { // the clock was set back, to before some of their lives
+		shelf.forget()
+	}
 	m, found := shelf.get(sum)
 	shelf.mu.Unlock()
 	if !found {
 		return nil
 	}
-	if !m.life.has(a.now()) || !m.kind.stands() {
+	if now >= m.until || !m.kind.stands() {
 		shelf.mu.Lock()
 		shelf.remove(sum)
 		shelf.mu.Unlock()
@@ -112,9 +114,10 @@ func (v *verified) remember(sum *tokenSum, p *proof) {
 	if v.most == 0 || p.life.until == math.MaxInt64 { // of which it does not say when it ends
 		return
 	}
-	m := memory{sum: *sum, user: p.principal.User, life: p.life, kind: v.kinds.of(p)}
+	m := memory{sum: *sum, user: p.principal.User, until: p.life.until, kind: v.kinds.of(p)}
 	shelf := v.shelf(sum)
 	shelf.mu.Lock()
+	shelf.from = max(shelf.from, p.life.from)
 	full := shelf.put(&m, v.most)
 	shelf.mu.Unlock()
 	if full {

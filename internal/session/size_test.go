@@ -154,10 +154,10 @@ func TestAnIdleSessionIsSmall(t *testing.T) {
 		pattern        func(int) string
 		bytes, objects float64
 	}{
-		{"WebSocket, one pattern", WebSocket, shared, 360, 3.05},
-		{"WebSocket, a type each", WebSocket, ownType, 448, 5.05},
-		{"SSE, one pattern", SSE, shared, 360, 3.05},
-		{"SSE, a type each", SSE, ownType, 448, 5.05},
+		{"WebSocket, one pattern", WebSocket, shared, 272, 2.05},
+		{"WebSocket, a type each", WebSocket, ownType, 340, 4.05},
+		{"SSE, one pattern", SSE, shared, 272, 2.05},
+		{"SSE, a type each", SSE, ownType, 340, 4.05},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			const n, before = 20_000, 2000

@@ -116,21 +116,52 @@ func (f *frames) ended(to sink) (more bool) {
 }
 
 // looped is a session's connection on its shard's loop: no goroutine waits for
-// it. Everything happens on the shard. What a connection that says nothing has no use
-// for is nil.
+// it. Everything happens on the shard.
 type looped struct {
 	loop.Link
 
 	session *session.Session // nil until it begins
 	handler *handler
+	begun   *unfinished // nil: nothing is
+	minute  uint16      // of the count
+	count   uint16      // of the client's frames that ended no message
+	deflate bool        // that was agreed on
+	deaf    bool        // nothing more is read for
+	paused  bool        // the session takes nothing more now
+	within  bool        // of a call to the session, which may resume at once
+}
+
+// unfinished is what a connection for which nothing is under way has no use for.
+type unfinished struct {
 	partial *frames        // the client's, while one of them, or a message, is not whole, or very many came
 	timer   *session.Timer // while it is set
-	minute  uint16         // of the count
-	count   uint16         // of the client's frames that ended no message
-	deflate bool           // that was agreed on
-	deaf    bool           // nothing more is read for
-	paused  bool           // the session takes nothing more now
-	within  bool           // of a call to the session, which may resume at once
+}
+
+// unfinished is what is under way.
+func (c *looped) unfinished() unfinished {
+	if c.begun == nil {
+		return unfinished{}
+	}
+	return *c.begun
+}
+
+func (c *looped) setUnfinished(u unfinished) {
+	if u == (unfinished{}) {
+		c.begun = nil
+		return
+	}
+	if c.begun == nil {
+		c.begun = new(unfinished)
+	}
+	*c.begun = u
+}
+
+// keep makes f, or with nil nothing, the client's frames that go on.
+func (c *looped) keep(f *frames) {
+	if u := c.unfinished(); u.partial != f {
+		u.partial = f
+		c.setUnfinished(u)
+	}
 }
 
 // spareFrames hold nothing of a connection.
@@ -157,7 +188,9 @@ func (c *looped) Now() time.Time { return c.session.Shard().Now() }
 
 // Alarm is called by the link.
 func (c *looped) Alarm(at time.Time) {
-	c.timer = c.session.Shard().Rearm(c.timer, c, at)
+	u := c.unfinished()
+	u.timer = c.session.Shard().Rearm(u.timer, c, at)
+	c.setUnfinished(u)
 }
 
 // Timeout is called by the shard.
@@ -165,7 +198,7 @@ func (c *looped) Timeout(time.Time) { c.Link.Alarm() }
 
 // Gone is called by the link.
 func (c *looped) Gone() {
-	c.partial = nil
+	c.keep(nil)
 	c.session.Gone()
 }
 
@@ -189,7 +222,7 @@ func (c *looped) Input(b []byte) int {
 
 // frames takes the client's frames apart, as far as it goes.
 func (c *looped) frames(b []byte) (n int, again bool) {
-	f, r, now := c.partial, &c.handler.rules, c.Now()
+	f, r, now := c.unfinished().partial, &c.handler.rules, c.Now()
 	if f == nil {
 		f = spareFrames.Get().(*frames)
 		f.deflate, f.minute = c.deflate, uint32(now.Sub(r.made)/time.Minute)
@@ -200,11 +233,12 @@ func (c *looped) frames(b []byte) (n int, again bool) {
 	n, again = f.input(b, r, now, c)
 	switch {
 	case c.Over():
-		c.partial = nil
+		c.keep(nil)
 	case f.inside || f.open || f.headLen > 0 || f.control > math.MaxUint16:
-		c.partial = f
+		c.keep(f)
 	default:
-		c.partial, c.minute, c.count = nil, uint16(f.minute), uint16(f.control)
+		c.keep(nil)
+		c.minute, c.count = uint16(f.minute), uint16(f.control)
 		*f = frames{}
 		spareFrames.Put(f)
 	}

@@ -43,7 +43,7 @@ func TestAMillionSessions(t *testing.T) {
 			began := time.Now()
 			c.grow(n)
 			t.Logf("%d sessions made in %v: %.1f µs each", n, time.Since(began).Round(time.Millisecond), float64(time.Since(began).Microseconds())/float64(n))
-			pauses.logSince(t, "while they were made", 0)
+			pauses.logSince(t, "while they were made")
 			bytes, objects := heap()
 			t.Logf("a session holds %.0f bytes in %.2f pieces", (bytes-bytes0)/float64(n), (objects-objects0)/float64(n))
 			c.unicast(t, 20_000)
@@ -54,10 +54,19 @@ func TestAMillionSessions(t *testing.T) {
 			heartbeats := c.took.Load() - took
 			t.Logf("in %v: %d frames by the clock, %.2f µs of CPU each; a shard did not take its mail for %v at worst",
 				time.Since(began).Round(time.Second), heartbeats, float64((cpuTime()-cpu).Microseconds())/float64(max(heartbeats, 1)), worst.Round(time.Microsecond))
-			for range 60 {
+			stops := make([]time.Duration, 60)
+			for i := range stops {
+				before := stopped()
 				runtime.GC()
+				stops[i] = stopped() - before
 			}
-			pauses.logSince(t, "meanwhile, and of sixty more collections", mostPause)
+			waiting := pauses.logSince(t, "meanwhile, and of sixty more collections")
+			slices.Sort(stops)
+			p50, p99 := stops[len(stops)/2], stops[len(stops)*99/100]
+			t.Logf("in each of the sixty nothing ran for: p50 %v, p99 %v", p50, p99)
+			if p99+waiting > mostPause {
+				t.Errorf("the p99 of its pauses is %v, and %v of waiting for goroutines, want at most %v", p99, waiting, mostPause)
+			}
 			runtime.KeepAlive(c)
 		})
 	}
@@ -168,6 +177,17 @@ func pausesSoFar() pauses {
 	return pauses{s[0].Value.Float64Histogram(), s[1].Value.Float64Histogram()}
 }
 
+// stopped is for how long the garbage collector has had everybody stopped so far: until
+// it let the first one go on. Its pauses last until the thread that stopped everybody
+// has woken the others, who may take its processor for a time slice of the kernel's.
+// That is no pause, but it is nearly all of the long ones where there are as many
+// threads that want to run as processors, or more.
+func stopped() time.Duration {
+	s := []metrics.Sample{{Name: "/cpu/classes/gc/pause:cpu-seconds"}} // of all processors, which do nothing
+	metrics.Read(s)
+	return time.Duration(s[0].Value.Float64() / float64(runtime.GOMAXPROCS(0)) * 1e9)
+}
+
 // quantile is that of what has come to h since before.
 func quantile(h, before *metrics.Float64Histogram, q float64) time.Duration {
 	var total, sum uint64
@@ -183,16 +203,13 @@ func quantile(h, before *metrics.Float64Histogram, q float64) time.Duration {
 	return 0
 }
 
-// logSince says what the pauses since then were, which are too long over most; 0:
-// however long.
-func (p pauses) logSince(t *testing.T, when string, most time.Duration) {
+// logSince says what the pauses since then were, and returns the p99 of the waiting.
+func (p pauses) logSince(t *testing.T, when string) time.Duration {
 	t.Helper()
 	now := pausesSoFar()
 	whole := func(q float64) time.Duration { return quantile(now.whole, p.whole, q) }
 	waiting := func(q float64) time.Duration { return quantile(now.waiting, p.waiting, q) }
 	t.Logf("pauses of the garbage collector %s: p50 %v, p99 %v, most %v; of that waiting for goroutines p50 %v, p99 %v, most %v",
 		when, whole(0.5), whole(0.99), whole(1), waiting(0.5), waiting(0.99), waiting(1))
-	if most > 0 && whole(0.99) > most {
-		t.Errorf("the p99 of its pauses is %v, want at most %v", whole(0.99), most)
-	}
+	return waiting(0.99)
 }

@@ -44,6 +44,27 @@ func TestUsersAreThoseAddedAndNotRemoved(t *testing.T) {
 	})
 }
 
+// A page grows, and is split, by no more than it needs.
+func TestMostOfAPageOfUsersIsInUse(t *testing.T) {
+	var u users[*node]
+	for n := 1; n <= 20_000; n++ {
+		u.add(&node{text: fmt.Sprint("user-", n)})
+		if n < 1000 || n%100 != 0 {
+			continue
+		}
+		places, seen := 0, map[*userPage[*node]]bool{}
+		for _, p := range u.pages {
+			if !seen[p] {
+				seen[p] = true
+				places += len(p.places)
+			}
+		}
+		if 5*n < 3*places {
+			t.Fatalf("%d users take %d places", n, places)
+		}
+	}
+}
+
 // subscribers are what one shard keeps of its subscriptions to a pattern.
 type subscribers struct {
 	shard  int

@@ -1,6 +1,9 @@
 package hub
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"math/bits"
+)
 
 // Sizes of a page of users, in places. Growing, splitting or shrinking one page is
 // the most that one user more or less costs.
@@ -11,7 +14,7 @@ const (
 
 // users finds what belongs to a user by their name: a directory of pages of open
 // addressing (extendible hashing). It is not a map because an organization may have a
-// million users, whose names are with what is theirs already: here one takes some 13
+// million users, whose names are with what is theirs already: here one takes some 12
 // bytes more, in a map 40. The zero value is empty.
 type users[V named] struct {
 	seed  maphash.Seed
@@ -27,7 +30,7 @@ type named interface {
 }
 
 type userPage[V named] struct {
-	places []V // a power of two, at most 3/4 in use; from the last bits of the hash on
+	places []V // at most 3/4 in use; from home on
 	n      int
 	depth  uint8 // how many first bits of the hash all its users share
 }
@@ -50,12 +53,49 @@ func (u *users[V]) page(hash uint64) *userPage[V] { return u.pages[hash>>(64-u.d
 // full.
 func (p *userPage[V]) search(hash uint64, name string) int {
 	var none V
-	mask := len(p.places) - 1
-	i := int(hash) & mask
+	i := p.home(hash)
 	for p.places[i] != none && p.places[i].name() != name {
-		i = (i + 1) & mask
+		i = p.next(i)
 	}
 	return i
+}
+
+// home is where a search for the hash begins: how far its last 32 bits are on their way
+// from the first number to the last.
+func (p *userPage[V]) home(hash uint64) int {
+	return int(uint64(uint32(hash)) * uint64(len(p.places)) >> 32)
+}
+
+// next is the place after i, in a circle.
+func (p *userPage[V]) next(i int) int {
+	if i++; i < len(p.places) {
+		return i
+	}
+	return 0
+}
+
+// far is how many places j is after i, in a circle.
+func (p *userPage[V]) far(i, j int) int {
+	if j < i {
+		j += len(p.places)
+	}
+	return j - i
+}
+
+// crowded reports whether n users are too many for so many places.
+func crowded(n, places int) bool { return n*4 > places*3 }
+
+// larger is the next size of a page: between a power of two and the next there are
+// three more, so that three fifths of most pages are in use, or more.
+func larger(places int) int { return places + 1<<bits.Len(uint(places))>>3 }
+
+// roomFor is the smallest size with room for n users.
+func roomFor(n int) int {
+	places := minUserPage
+	for crowded(n, places) {
+		places = larger(places)
+	}
+	return places
 }
 
 // add takes in what belongs to a user who has nothing there.
@@ -65,9 +105,9 @@ func (u *users[V]) add(v V) {
 	}
 	h := u.hash(v.name())
 	p := u.page(h)
-	for (p.n+1)*4 > len(p.places)*3 {
+	for crowded(p.n+1, len(p.places)) {
 		if len(p.places) < maxUserPage {
-			u.resize(p, 2*len(p.places))
+			u.resize(p, larger(len(p.places)))
 		} else {
 			u.split(p, h)
 			p = u.page(h)
@@ -87,18 +127,16 @@ func (u *users[V]) remove(v V) {
 	h := u.hash(v.name())
 	p := u.page(h)
 	var none V
-	mask := len(p.places) - 1
 	i := p.search(h, v.name())
-	for j := (i + 1) & mask; p.places[j] != none; j = (j + 1) & mask { // moves up those that would not be found any more
-		home := int(u.hash(p.places[j].name())) & mask
-		if (j-home)&mask >= (j-i)&mask {
+	for j := p.next(i); p.places[j] != none; j = p.next(j) { // moves up those that would not be found any more
+		if p.far(p.home(u.hash(p.places[j].name())), j) >= p.far(i, j) {
 			p.places[i] = p.places[j]
 			i = j
 		}
 	}
 	p.places[i] = none
 	if p.n--; len(p.places) > minUserPage && p.n <= len(p.places)/8 {
-		u.resize(p, len(p.places)/2)
+		u.resize(p, max(minUserPage, len(p.places)/2))
 	}
 }
 
@@ -133,9 +171,19 @@ func (u *users[V]) split(p *userPage[V], hash uint64) {
 	}
 	var halves [2]*userPage[V]
 	for i := range halves {
-		halves[i] = &userPage[V]{places: make([]V, len(p.places)), depth: p.depth + 1}
+		halves[i] = &userPage[V]{depth: p.depth + 1}
 	}
-	u.put(p.places, func(h uint64) *userPage[V] { return halves[h>>(63-p.depth)&1] })
+	half := func(h uint64) *userPage[V] { return halves[h>>(63-p.depth)&1] }
+	var none V
+	for _, v := range p.places {
+		if v != none {
+			half(u.hash(v.name())).n++
+		}
+	}
+	for _, h := range halves {
+		h.places, h.n = make([]V, roomFor(h.n)), 0
+	}
+	u.put(p.places, half)
 	// The places of p in the directory are those that share its first bits.
 	stands := 1 << (u.depth - p.depth)
 	at := int(hash>>(64-p.depth)) * stands

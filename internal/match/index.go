@@ -1,7 +1,5 @@
 package match
 
-import "math/bits"
-
 // Sizes of a page, in slots. Growing, splitting or shrinking one page is the
 // most that one change costs beside itself: some tens of microseconds.
 const (
@@ -22,7 +20,7 @@ type index[V Value] struct {
 }
 
 type page[V Value] struct {
-	slots []slot[V] // at most 3/4 in use; from home on
+	slots []slot[V] // a power of two, at most 3/4 in use; from the last bits of the hash on
 	n     int
 	depth uint8 // how many first bits of the hash all its patterns share
 }
@@ -47,7 +45,7 @@ func (x *index[V]) first(hash uint64) uint64 {
 	if p == nil || len(p.slots) == 0 {
 		return 0
 	}
-	return p.slots[p.home(hash)].hash
+	return p.slots[hash&uint64(len(p.slots)-1)].hash
 }
 
 // seek is a slot with this hash, or nil. It is good until the next change.
@@ -56,7 +54,8 @@ func (x *index[V]) seek(hash uint64) *slot[V] {
 	if p == nil || len(p.slots) == 0 {
 		return nil
 	}
-	for i := p.home(hash); p.slots[i].hash != 0; i = p.next(i) {
+	mask := uint64(len(p.slots) - 1)
+	for i := hash & mask; p.slots[i].hash != 0; i = (i + 1) & mask {
 		if p.slots[i].hash == hash {
 			return &p.slots[i]
 		}
@@ -85,7 +84,7 @@ func (x *index[V]) insert(s slot[V]) {
 	p := x.page(s.hash)
 	for p.full() {
 		if len(p.slots) < maxPage {
-			p.resize(larger(len(p.slots)))
+			p.resize(max(minPage, 2*len(p.slots)))
 			break
 		}
 		x.split(p)
@@ -124,17 +123,9 @@ func (x *index[V]) split(p *page[V]) {
 	}
 	var halves [2]*page[V]
 	for i := range halves {
-		halves[i] = &page[V]{depth: p.depth + 1}
+		halves[i] = &page[V]{slots: make([]slot[V], len(p.slots)), depth: p.depth + 1}
 	}
 	var start uint64
-	for _, s := range p.slots {
-		if s.hash != 0 {
-			halves[s.hash>>(63-p.depth)&1].n++
-		}
-	}
-	for _, h := range halves {
-		h.resize(roomFor(h.n))
-	}
 	for _, s := range p.slots {
 		if s.hash != 0 {
 			halves[s.hash>>(63-p.depth)&1].put(s)
@@ -149,70 +140,29 @@ func (x *index[V]) split(p *page[V]) {
 	}
 }
 
-func (p *page[V]) full() bool { return crowded(p.n+1, len(p.slots)) }
-
-// crowded reports whether n patterns are too many for so many slots.
-func crowded(n, slots int) bool { return n*4 > slots*3 }
-
-// larger is the next size of a page: between a power of two and the next there are
-// three more, so that at least three fifths of most pages are in use.
-func larger(slots int) int {
-	if slots == 0 {
-		return minPage
-	}
-	return slots + 1<<bits.Len(uint(slots))>>3
-}
-
-// roomFor is the smallest size with room for n patterns.
-func roomFor(n int) int {
-	slots := minPage
-	for crowded(n, slots) {
-		slots = larger(slots)
-	}
-	return slots
-}
-
-// home is the slot where a search for the hash begins: how far its last 32 bits are on
-// their way from the first number to the last.
-func (p *page[V]) home(hash uint64) int {
-	return int(uint64(uint32(hash)) * uint64(len(p.slots)) >> 32)
-}
-
-// next is the slot after i, in a circle.
-func (p *page[V]) next(i int) int {
-	if i++; i < len(p.slots) {
-		return i
-	}
-	return 0
-}
-
-// far is how many slots j is after i, in a circle.
-func (p *page[V]) far(i, j int) int {
-	if j < i {
-		j += len(p.slots)
-	}
-	return j - i
-}
+func (p *page[V]) full() bool { return (p.n+1)*4 > len(p.slots)*3 }
 
 func (p *page[V]) find(hash uint64, pattern string) int {
 	if len(p.slots) == 0 {
 		return -1
 	}
-	for i := p.home(hash); ; i = p.next(i) {
+	mask := uint64(len(p.slots) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
 		s := &p.slots[i]
 		if s.hash == 0 {
 			return -1
 		}
 		if s.hash == hash && string(s.value.Pattern()) == pattern {
-			return i
+			return int(i)
 		}
 	}
 }
 
 func (p *page[V]) put(s slot[V]) {
-	i := p.home(s.hash)
+	mask := uint64(len(p.slots) - 1)
+	i := s.hash & mask
 	for p.slots[i].hash != 0 {
-		i = p.next(i)
+		i = (i + 1) & mask
 	}
 	p.slots[i] = s
 	p.n++
@@ -221,8 +171,10 @@ func (p *page[V]) put(s slot[V]) {
 // clear empties slot i, moves up those after it that would no longer be found,
 // and gives memory back when little of the page is in use.
 func (p *page[V]) clear(i int) {
-	for j := p.next(i); p.slots[j].hash != 0; j = p.next(j) {
-		if p.far(p.home(p.slots[j].hash), j) >= p.far(i, j) {
+	mask := len(p.slots) - 1
+	for j := (i + 1) & mask; p.slots[j].hash != 0; j = (j + 1) & mask {
+		home := int(p.slots[j].hash) & mask
+		if (j-home)&mask >= (j-i)&mask {
 			p.slots[i] = p.slots[j]
 			i = j
 		}
@@ -233,7 +185,7 @@ func (p *page[V]) clear(i int) {
 	case p.n == 0:
 		p.slots = nil
 	case len(p.slots) > minPage && p.n <= len(p.slots)/8:
-		p.resize(max(minPage, len(p.slots)/2))
+		p.resize(len(p.slots) / 2)
 	}
 }
 

@@ -490,17 +490,3 @@ func add(t testing.TB, tree tree[string], patterns ...string) {
 		}
 	}
 }
-
-// A page grows, and is split, by no more than it needs.
-func TestMostOfAPageIsInUse(t *testing.T) {
-	tree := match.New[*text](match.Config{})
-	for n := 1; n <= 20_000; n++ {
-		p := text(fmt.Sprint("a.", n))
-		if err := tree.Add(&p); err != nil {
-			t.Fatal(err)
-		}
-		if n >= 1000 && n%100 == 0 && 5*n < 3*tree.Slots() {
-			t.Fatalf("%d patterns take %d slots", n, tree.Slots())
-		}
-	}
-}

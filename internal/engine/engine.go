@@ -56,8 +56,9 @@ type Engine interface {
 
 	// Intake returns the organization's second log: what came from outside and is
 	// not an event yet, and what became of it. Its entries' data is any bytes, none
-	// at all too. A batch may be a body of 25 MiB in pieces of 768 KiB. It does no
-	// I/O.
+	// at all too. A batch may be a body of 25 MiB in pieces of 768 KiB. An append
+	// whose events have no keys may be there twice if the log did not answer in time:
+	// who reads the intake recognises what it has read. It does no I/O.
 	Intake(org carillon.OrgID) Log
 
 	// Signals are the organization's ephemeral events. It does no I/O.

@@ -16,6 +16,7 @@ import (
 // The headers of a stored event; its data is the body.
 const (
 	hdrMsgID    = "Nats-Msg-Id"
+	hdrOwnID    = "Car-Id" // the same, of an entry that the server need not remember
 	hdrType     = "Car-Type"
 	hdrTime     = "Car-Time" // Unix milliseconds
 	hdrSubject  = "Car-Subject"
@@ -65,6 +66,14 @@ func checkOf(id string) uint32 {
 		return check
 	}
 	return 1
+}
+
+// idOf is the id under which an entry was stored.
+func idOf(h nats.Header) string {
+	if id := h.Get(hdrMsgID); id != "" {
+		return id
+	}
+	return h.Get(hdrOwnID)
 }
 
 // encode writes the event's headers into h, which is empty.
@@ -261,7 +270,7 @@ func (d *decoder) entry(subject string, h nats.Header, data []byte, seq uint64, 
 		}
 		value := values[0]
 		switch key {
-		case hdrMsgID:
+		case hdrMsgID, hdrOwnID:
 			e.Pos.Check = checkOf(value)
 		case hdrType:
 			e.Type = carillon.Type(d.share(value))

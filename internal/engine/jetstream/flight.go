@@ -287,6 +287,14 @@ func (c *committer) send(it *item, number int, answer bool) error {
 	return c.conn.PublishMsg(&c.msg)
 }
 
+// idHeader is where an item's id stands.
+func (c *committer) idHeader(it *item) string {
+	if it.keyed || !c.part.kind.forgets {
+		return hdrMsgID
+	}
+	return hdrOwnID
+}
+
 // A flight's answers are told apart by number; a flight has fewer than this.
 const numbers = 2 * maxBatch
 
@@ -306,7 +314,7 @@ func (c *committer) flyPlain(batches []*pending, first map[*item]bool, grow bool
 			it := c.items[sent]
 			clear(c.msg.Header)
 			encode(c.headers, it.event)
-			c.headers.set(hdrMsgID, it.id)
+			c.headers.set(c.idHeader(it), it.id)
 			if first[it] {
 				c.headers.set(hdrFirst, "1")
 			}
@@ -385,7 +393,7 @@ func (c *committer) flyBatch(items []*item, first map[*item]bool) (a ack, guilty
 	for i, it := range items {
 		clear(c.msg.Header)
 		encode(c.headers, it.event)
-		c.headers.set(hdrMsgID, it.id)
+		c.headers.set(c.idHeader(it), it.id)
 		if first[it] {
 			c.headers.set(hdrFirst, "1")
 		}

@@ -35,7 +35,7 @@ type stored struct {
 }
 
 func (s stored) position(p *partition) carillon.Position {
-	return carillon.Position{Partition: uint16(p.number), Seq: s.seq, Check: checkOf(s.header.Get(hdrMsgID))}
+	return carillon.Position{Partition: uint16(p.number), Seq: s.seq, Check: checkOf(idOf(s.header))}
 }
 
 const (
@@ -218,7 +218,7 @@ func (e *Engine) check(ctx context.Context, p *partition, seq uint64, leader boo
 	if err != nil || m.seq == 0 {
 		return 0, false, err
 	}
-	return checkOf(m.header.Get(hdrMsgID)), true, nil
+	return checkOf(idOf(m.header)), true, nil
 }
 
 // at is the position of seq, with the check of its entry or 0 when it is gone.

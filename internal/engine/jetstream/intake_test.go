@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +27,48 @@ func large(number, n int) []engine.Append {
 		batch[i] = engine.Append{Event: &carillon.Event{Type: "hook.part", Data: data}, Key: fmt.Sprintf("%d:%d", number, i)}
 	}
 	return batch
+}
+
+// The embedded server keeps an id in memory for minutes. One that was made up serves
+// only an append without an answer, and the intake can do with two of the same.
+func TestTheServerRemembersTheIntakesKeysOnly(t *testing.T) {
+	for name, c := range map[string]jetstream.Config{
+		"InADirectory":       {Dir: t.TempDir()},
+		"OnAnExternalServer": {NATS: &jetstream.NATS{URL: natsServer(t, server.Options{JetStream: true, JetStreamMaxStore: 1 << 40}).ClientURL(), Replicas: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := openExternal(t, c)
+			in := e.Intake("acme")
+			var want []carillon.Receipt
+			for _, a := range [][]engine.Append{{{Event: numbered(1)}}, {{Event: numbered(2), Key: "k"}}, {{Event: numbered(3)}, {Event: numbered(4), Key: "l"}}} {
+				want = append(want, appendAll(t, in, a...)...)
+			}
+			ids, remembered, err := e.StoredIDs(t.Context(), "acme")
+			external := c.NATS != nil
+			if err != nil || !slices.Equal(remembered, []bool{external, true, external, true}) || slices.Contains(ids, "") {
+				t.Errorf("ids %q, remembered %v: %v", ids, remembered, err)
+			}
+			if again := appendAll(t, in, engine.Append{Event: numbered(2), Key: "k"}); !again[0].Duplicate || again[0].Pos != want[1].Pos {
+				t.Errorf("a key that came again: %+v", again)
+			}
+			i := 0
+			if _, err := in.Read(t.Context(), engine.Range{}, func(e *carillon.Entry) error {
+				if e.Pos != want[i].Pos {
+					t.Errorf("entry %d is at %v, its receipt says %v", i, e.Pos, want[i].Pos)
+				}
+				i++
+				return nil
+			}); err != nil || i != len(want) {
+				t.Errorf("%d entries: %v", i, err)
+			}
+			for _, r := range want {
+				if check, found, err := e.Check(t.Context(), int(r.Pos.Partition), r.Pos.Seq); check != r.Pos.Check || !found || err != nil {
+					t.Errorf("the check of %v is %d, %t, %v", r.Pos, check, found, err)
+				}
+			}
+			closeEngine(t, e)
+		})
+	}
 }
 
 const wholeDelivery = 33 // pieces of a body of 25 MiB

@@ -25,6 +25,11 @@ type kind struct {
 	bytes  int64 // of all its streams
 	chosen bool  // somebody has chosen bytes
 
+	// forgets: the server does not remember ids that were made up. It keeps each of them
+	// in memory for DedupeWindow, in some 120 bytes, only for an append that had no answer
+	// and is sent again.
+	forgets bool
+
 	window  int           // entries a consumer's tail asks for at a time
 	silence time.Duration // after which it is broken
 
@@ -56,6 +61,7 @@ func (e *Engine) makeKinds() {
 	e.intake = &kind{
 		engine: e, stream: "_IN_", branch: "in.", record: "log.intake.",
 		perOrg: unlimited, budget: c.IntakeBudget, chosen: c.IntakeMaxBytes != 0, window: intakeTailBatch, silence: intakeTailSilence,
+		forgets: c.NATS == nil,
 	}
 	if c.IntakeMaxPerOrg > 0 {
 		e.intake.perOrg = c.IntakeMaxPerOrg

@@ -2,6 +2,7 @@ package manage
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"net/url"
@@ -248,7 +249,7 @@ func (a *api) note(c *call, t carillon.Type, list []ledger.Delivery) error {
 		if err != nil {
 			return err
 		}
-		batch[i] = engine.Append{Event: ev}
+		batch[i] = engine.Append{Event: ev, Key: rand.Text()} // once, even if the log does not answer in time
 	}
 	done := make(chan error, 1)
 	a.Intake(c.who.Org).Append(batch, func(_ []carillon.Receipt, err error) { done <- err })

@@ -89,7 +89,7 @@ func (c *DevCmd) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	node, err := server.New(cfg, server.Options{
-		Logger: log, Version: build().Version, DebugEcho: c.DebugEcho,
+		Logger: log, Version: build().Version, DebugEcho: c.DebugEcho, Alone: true,
 		Development: &server.Development{Org: devOrg, User: devUser, Token: token},
 	})
 	if err != nil {

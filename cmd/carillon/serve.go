@@ -56,7 +56,7 @@ func (c *ServeCmd) Run(ctx context.Context, std *IO) error {
 		return err
 	}
 	defer ports.Close()
-	node, err := server.New(cfg, server.Options{Logger: log, Version: build().Version, Manager: manager, Inherited: ports, DebugEcho: c.DebugEcho})
+	node, err := server.New(cfg, server.Options{Logger: log, Version: build().Version, Manager: manager, Inherited: ports, DebugEcho: c.DebugEcho, Alone: true})
 	if err != nil {
 		return err
 	}

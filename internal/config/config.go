@@ -396,7 +396,7 @@ func Default() *Config {
 			PublishInFlight:      100_000,
 			PublishInFlightBytes: 256 * mib,
 
-			RingBytes:         32 * mib,
+			RingBytes:         24 * mib,
 			FeedQueue:         64,
 			ConflatedSubjects: 1024,
 			Mailbox:           4096,

@@ -20,7 +20,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	Shards      int   // GOMAXPROCS, at most 64
-	RingBytes   int64 // 32 MiB for the node, encodings counted
+	RingBytes   int64 // 24 MiB for the node, encodings counted
 	FeedQueue   int   // 64 entries that a live feed may be late before it is behind
 	Conflated   int   // 1,024 subjects of which one feed that is behind knows the newest entry
 	Mailbox     int   // 4096 notices per shard
@@ -75,7 +75,7 @@ func New(cfg Config) *Hub {
 	def(&cfg.ScanWorkers, 4)
 	def(&cfg.MaxShapes, match.DefaultMaxShapes)
 	if cfg.RingBytes <= 0 {
-		cfg.RingBytes = 32 << 20
+		cfg.RingBytes = 24 << 20
 	}
 	h := &Hub{cfg: cfg, log: cfg.Logger, budget: budget{bytes: cfg.RingBytes}, realms: map[carillon.OrgID]*Realm{}, ears: map[carillon.OrgID]*ear{}}
 	parts := cfg.Engine.Partitions()

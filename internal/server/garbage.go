@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"math"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
@@ -18,6 +19,9 @@ const (
 
 	restFor   = time.Minute // what allocates less in it than there lives is no load
 	restWorth = 4 << 20     // bytes
+
+	spareShare = 16      // of what is needed, the part that may be free beside it
+	spareLeast = 8 << 20 // bytes
 )
 
 // pace says how much garbage may gather before it is collected. Go collects when
@@ -31,6 +35,10 @@ const (
 // none, and costs a collection nothing. So there the limit holds, unless what a
 // collection must look at is more: then so much, as Go would do if there were nothing
 // else.
+//
+// Go gives back what is free in pieces, over minutes: under a load that changes, a
+// burst of webhooks whose buffers grow and go, it would hold a tenth more than it
+// needs. So it has a limit of memory a little above that, which follows what lives.
 //
 // What a load leaves behind, a storm of reconnects by way of example, nobody would
 // collect for minutes, and of what is then free Go keeps as much as there lives.
@@ -56,11 +64,18 @@ func (p *pace) look(live, scanned, rate uint64) (percent int) {
 	}
 	room := max(min(live, max(p.most, scanned, paceLeast)), min(steady*uint64(paceAhead/time.Second), p.most))
 	want := max(int(min(room*100/max(live, 1), paceMost)), 1)
-	// Each change stops the world for a moment.
+	// Each change moves the goal of the collection that is under way.
 	if want == paceBase || want*4 <= p.percent*3 || want*4 >= p.percent*5 {
 		p.percent = want
 	}
 	return p.percent
+}
+
+// ceiling is how much memory Go may hold, where so much lives, and is lost between
+// objects, and is no heap: the garbage that may gather, and some room.
+func (p *pace) ceiling(live, unused, other uint64) int64 {
+	needs := live + live*uint64(p.percent)/100 + unused + other
+	return int64(needs + max(needs/spareShare, spareLeast))
 }
 
 // rest reports whether a load is over, and so much is held beside what lives that it is
@@ -83,6 +98,8 @@ func quiet(live uint64) uint64 { return live / uint64(restFor/time.Second) }
 // collector keeps the pace of the garbage collector while the node runs. The zero
 // value does nothing.
 type collector struct {
+	alone bool // nobody else in the process may have a limit of memory
+
 	cancel context.CancelFunc
 	ended  sync.WaitGroup
 }
@@ -96,21 +113,30 @@ func (c *collector) start(ctx context.Context, most, available uint64) {
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
 		{Name: "/gc/scan/heap:bytes"},
+		{Name: "/gc/gomemlimit:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/released:bytes"},
+		{Name: "/memory/classes/total:bytes"},
 	}
+	of := func(i int) uint64 { return sample[i].Value.Uint64() }
 	metrics.Read(sample)
-	if most == 0 || sample[0].Value.Uint64() != paceBase {
+	if most == 0 || of(0) != paceBase {
 		return
 	}
 	p := pace{most: most, percent: paceBase, loaded: true} // by the start
 	if available > 0 {
 		p.most = min(most, available/8)
 	}
+	limits := c.alone && of(6) == math.MaxInt64 // the operator has set none
 	ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	c.ended.Go(func() {
 		defer debug.SetGCPercent(paceBase)
+		if limits {
+			defer debug.SetMemoryLimit(math.MaxInt64)
+		}
 		tick := time.NewTicker(paceEvery)
 		defer tick.Stop()
-		percent, before, at := paceBase, sample[2].Value.Uint64(), time.Now()
+		percent, before, at := paceBase, of(2), time.Now()
 		for {
 			select {
 			case <-tick.C:
@@ -118,15 +144,19 @@ func (c *collector) start(ctx context.Context, most, available uint64) {
 				return
 			}
 			metrics.Read(sample)
-			allocated, now := sample[2].Value.Uint64(), time.Now()
+			allocated, now := of(2), time.Now()
 			rate := uint64(float64(allocated-before) / now.Sub(at).Seconds())
 			before, at = allocated, now
-			live := sample[1].Value.Uint64()
-			if want := p.look(live, sample[5].Value.Uint64(), rate); want != percent {
+			live := of(1)
+			if want := p.look(live, of(5), rate); want != percent {
 				percent = want
 				debug.SetGCPercent(percent)
 			}
-			if held := sample[3].Value.Uint64() + sample[4].Value.Uint64(); p.rest(live, held-min(held, live)) {
+			if limits {
+				heap := of(3) + of(4) + of(7) + of(8)
+				debug.SetMemoryLimit(p.ceiling(live, of(7), of(9)-min(of(9), heap)))
+			}
+			if held := of(3) + of(4); p.rest(live, held-min(held, live)) {
 				debug.FreeOSMemory()
 			}
 		}

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"math"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"slices"
@@ -127,6 +129,69 @@ func TestTheCollectorIsGivenBackAsItWas(t *testing.T) {
 			t.Errorf("GOGC is %d when the node has stopped", got)
 		}
 	})
+}
+
+// What is needed fits below the ceiling, and what does not is little.
+func TestTheCeilingIsALittleAboveWhatIsNeeded(t *testing.T) {
+	for _, tt := range []struct {
+		percent             int
+		live, unused, other uint64 // MiB
+		want                int64
+	}{
+		{100, 10, 1, 10, 31 + 8},
+		{100, 1000, 50, 100, 2150 + 134},
+		{20, 120, 8, 12, 164 + 10},
+		{1000, 10, 0, 0, 110 + 8},
+	} {
+		p := pace{percent: tt.percent}
+		if got := p.ceiling(tt.live<<20, tt.unused<<20, tt.other<<20) >> 20; got != tt.want {
+			t.Errorf("%+v: %d MiB", tt, got)
+		}
+	}
+}
+
+func TestTheLimitOfMemoryFollowsWhatLivesAndIsGivenBack(t *testing.T) {
+	limit := func() int64 { return debug.SetMemoryLimit(-1) }
+	synctest.Test(t, func(t *testing.T) {
+		c := collector{alone: true}
+		c.start(t.Context(), 1<<30, 0)
+		<-time.After(2 * paceEvery)
+		synctest.Wait()
+		small := limit()
+		lives := make([]byte, 256<<20)
+		runtime.GC()
+		<-time.After(2 * paceEvery)
+		synctest.Wait()
+		if large := limit(); small >= 256<<20 || large < 256<<20 || large > 1<<30 {
+			t.Errorf("the limit is %d bytes, and %d with 256 MiB more", small, large)
+		}
+		runtime.KeepAlive(lives)
+		c.stop()
+		if got := limit(); got != math.MaxInt64 {
+			t.Errorf("the limit is %d when the node has stopped", got)
+		}
+	})
+	for name, c := range map[string]*collector{"another node in the process": {}, "the operator's limit": {alone: true}} {
+		want := int64(math.MaxInt64)
+		if c.alone {
+			want = 1 << 40
+		}
+		func() {
+			defer debug.SetMemoryLimit(debug.SetMemoryLimit(want))
+			synctest.Test(t, func(t *testing.T) {
+				c.start(t.Context(), 1<<30, 0)
+				<-time.After(2 * paceEvery)
+				synctest.Wait()
+				if got := limit(); got != want {
+					t.Errorf("%s: the limit is %d", name, got)
+				}
+				c.stop()
+				if got := limit(); got != want {
+					t.Errorf("%s: the limit is %d when the node has stopped", name, got)
+				}
+			})
+		}()
+	}
 }
 
 func TestWhoHasSetTheCollectorKeepsIt(t *testing.T) {

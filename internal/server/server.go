@@ -51,6 +51,10 @@ type Options struct {
 	// back what it gets, for conformance suites.
 	DebugEcho bool
 
+	// Alone says that there is no other node in the process: this one may tell Go's
+	// collector how much memory to hold.
+	Alone bool
+
 	// Development, if not nil, makes the node one for trying things out.
 	Development *Development
 }
@@ -251,6 +255,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 	s.refreshKeys(ctx, verifier.Authenticator)
 	available := memoryAvailable(os.DirFS("/"))
 	s.memory.limit(available, s.cfg.Limits.MemoryPercent, memoryUsed)
+	s.garbage.alone = s.opt.Alone
 	s.garbage.start(ctx, uint64(s.cfg.Memory.Garbage), available)
 	if err := s.openSources(); err != nil {
 		return err

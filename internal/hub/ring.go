@@ -80,9 +80,10 @@ func (d *Delivery) Encode(f Form, room int, encode func(dst []byte) []byte) []by
 	return d.Remember(f, p.fill(room, encode))
 }
 
-// pageBytes is how large a page is: small beside what a ring holds, and a good part of
-// what a socket takes at once.
-const pageBytes = 32 << 10
+// pageBytes is how large a page is: some twenty events, so that the kernel has that much
+// less work with them, and not more than somebody may keep for one of them (see package
+// loop).
+const pageBytes = 8 << 10
 
 // page is memory for encodings of one form. It lives as long as one of them.
 type page struct {

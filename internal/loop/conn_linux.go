@@ -135,6 +135,7 @@ func (k *Link) write(bufs [][]byte) error {
 	}
 	if len(left) > 0 {
 		p := k.need()
+		left = own(left)
 		p.rest, p.bytes, p.behind = append([][]byte(nil), left...), 0, k.behind()
 		for _, b := range left {
 			p.bytes += len(b)

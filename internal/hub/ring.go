@@ -60,50 +60,6 @@ func (d *Delivery) Remember(f Form, b []byte) []byte {
 	}
 }
 
-// Encode returns the encoding, which encode makes where nobody has before: it appends
-// it to an empty slice that has room for so many bytes, and does not keep that slice.
-// In a ring, what is encoded one after the other lies one behind the other, so
-// that a client is sent pieces of memory instead of entries.
-func (d *Delivery) Encode(f Form, room int, encode func(dst []byte) []byte) []byte {
-	if b := d.Encoding(f); b != nil {
-		return b
-	}
-	if d.ring == nil || room > pageBytes/4 {
-		return d.Remember(f, encode(make([]byte, 0, room)))
-	}
-	p := &d.ring.pages[f]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if b := d.Encoding(f); b != nil { // somebody was faster
-		return b
-	}
-	return d.Remember(f, p.fill(room, encode))
-}
-
-// pageBytes is how large a page is: some twenty events, so that the kernel has that much
-// less work with them, and not more than somebody may keep for one of them (see package
-// loop).
-const pageBytes = 8 << 10
-
-// page is memory for encodings of one form. It lives as long as one of them.
-type page struct {
-	mu   sync.Mutex // guards rest, and is held while an encoding is made
-	rest []byte     // an empty slice, whose capacity is what is free
-}
-
-// fill has an encoding made behind the last one.
-func (p *page) fill(room int, encode func(dst []byte) []byte) []byte {
-	if cap(p.rest) < room {
-		p.rest = make([]byte, 0, pageBytes)
-	}
-	free := cap(p.rest)
-	b := encode(p.rest)
-	if n := len(b); n > 0 && n <= free && &b[0] == &p.rest[:1][0] { // or it took more room, elsewhere
-		p.rest = p.rest[n:n]
-	}
-	return b[:len(b):len(b)]
-}
-
 // leave is called when d leaves its ring, which from then on counts none of its bytes.
 // It returns those that it has counted.
 func (d *Delivery) leave() (bytes int64) {
@@ -222,7 +178,6 @@ func (c *chain) newest(key string) uint64 {
 type ring struct {
 	budget *budget
 	left   *[]byte // stands for an encoding that was not made before its entry left
-	pages  [NumForms]page
 
 	head  atomic.Uint64 // index of the newest entry; published after the entry
 	table atomic.Pointer[ringTable]

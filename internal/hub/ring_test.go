@@ -1,12 +1,9 @@
 package hub
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
-	"unsafe"
 
 	"pgregory.net/rapid"
 
@@ -69,91 +66,6 @@ func TestEncodingsThatAreMadeTooLateAreNotCounted(t *testing.T) {
 	}
 }
 
-func TestWhatIsEncodedOneAfterTheOtherLiesSoInMemory(t *testing.T) {
-	r := newRing(&budget{bytes: 1 << 20})
-	text := func(seq uint64) string { return fmt.Sprintf("entry %d%*s", seq, int(seq%17), "") }
-	encode := func(d *Delivery) []byte {
-		s := text(d.at.pos.Seq)
-		return d.Encode(1, len(s), func(b []byte) []byte { return append(b, s...) })
-	}
-	var all []*Delivery
-	neighbours := 0
-	var end uintptr
-	for seq := range uint64(5000) {
-		d, _ := r.append(entryAt(seq + 1))
-		all = append(all, d)
-		b := encode(d)
-		if cap(b) != len(b) {
-			t.Fatalf("who appends to an encoding of %d bytes writes over the next: it has room for %d", len(b), cap(b))
-		}
-		begin := uintptr(unsafe.Pointer(&b[0]))
-		if begin == end {
-			neighbours++
-		}
-		end = begin + uintptr(len(b))
-		d.Encode(2, 1, func(b []byte) []byte { return append(b, 'x') }) // of another form, elsewhere
-	}
-	if least := 5000 - 1 - 5000*24/pageBytes - 1; neighbours < least {
-		t.Errorf("%d of 5000 lie behind the one before, want %d", neighbours, least)
-	}
-	for _, d := range all {
-		if got, want := string(encode(d)), text(d.at.pos.Seq); got != want {
-			t.Fatalf("%q has become %q", want, got)
-		}
-	}
-	if got := r.bytes.Load(); got != counted(r) {
-		t.Errorf("%d bytes, want %d", got, counted(r))
-	}
-}
-
-func TestAnEncodingMayBeLongerThanWasSaid(t *testing.T) {
-	r := newRing(&budget{bytes: 1 << 20})
-	for seq, size := range []int{10, 100_000, pageBytes/4 + 1, 1, 0, pageBytes / 4, pageBytes} {
-		for _, room := range []int{0, size / 2, size, pageBytes} {
-			d, _ := r.append(entryAt(uint64(4*seq + 1)))
-			want := strings.Repeat(string(rune('a'+seq)), size)
-			for range 2 {
-				if got := d.Encode(0, room, func(b []byte) []byte { return append(b, want...) }); string(got) != want {
-					t.Fatalf("%d bytes in room for %d: %d others", size, room, len(got))
-				}
-			}
-		}
-	}
-	if got := r.bytes.Load(); got != counted(r) {
-		t.Errorf("%d bytes, want %d", got, counted(r))
-	}
-}
-
-// Everybody gets the same bytes, whoever makes them.
-func TestManyEncodeAtOnce(t *testing.T) {
-	r := newRing(&budget{bytes: 1 << 20})
-	var all []*Delivery
-	for seq := range uint64(2000) {
-		d, _ := r.append(entryAt(seq + 1))
-		all = append(all, d)
-	}
-	made := make([][]*byte, 4)
-	var wg sync.WaitGroup
-	for i := range made {
-		wg.Go(func() {
-			for _, d := range all {
-				want := fmt.Sprint("entry ", d.at.pos.Seq)
-				b := d.Encode(0, 64, func(b []byte) []byte { return append(b, want...) })
-				if string(b) != want {
-					t.Errorf("%q, want %q", b, want)
-				}
-				made[i] = append(made[i], &b[0])
-			}
-		})
-	}
-	wg.Wait()
-	for _, other := range made[1:] {
-		if !slices.Equal(other, made[0]) {
-			t.Error("an encoding was made twice")
-		}
-	}
-}
-
 // TestEncodingsAreCountedOnceWhileEntriesLeave is for the race detector too.
 func TestEncodingsAreCountedOnceWhileEntriesLeave(t *testing.T) {
 	r := newRing(&budget{bytes: 100_000})
@@ -162,10 +74,9 @@ func TestEncodingsAreCountedOnceWhileEntriesLeave(t *testing.T) {
 	for range 3 {
 		wg.Go(func() {
 			for d := range made {
-				for f := range Form(NumForms - 1) {
-					d.Encode(f, 20, func(b []byte) []byte { return append(b, make([]byte, 10+d.at.n%7)...) })
+				for f := range Form(NumForms) {
+					d.Remember(f, make([]byte, 10+d.at.n%7))
 				}
-				d.Remember(NumForms-1, make([]byte, 10+d.at.n%7))
 			}
 		})
 	}

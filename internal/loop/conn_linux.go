@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -135,7 +134,6 @@ func (k *Link) write(bufs [][]byte) error {
 	}
 	if len(left) > 0 {
 		p := k.need()
-		left = own(left)
 		p.rest, p.bytes, p.behind = append([][]byte(nil), left...), 0, k.behind()
 		for _, b := range left {
 			p.bytes += len(b)
@@ -205,7 +203,13 @@ func (k *Link) flush() {
 // writev writes until the socket takes no more, and returns what is left.
 func (l *Loop) writev(fd int, bufs [][]byte) ([][]byte, error) {
 	for len(bufs) > 0 {
-		n, asked, err := l.gather(fd, bufs)
+		var n int
+		var err error
+		if len(bufs) == 1 {
+			n, err = unix.Write(fd, bufs[0])
+		} else {
+			n, err = l.gather(fd, bufs[:min(len(bufs), maxIOV)])
+		}
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -213,6 +217,10 @@ func (l *Loop) writev(fd int, bufs [][]byte) ([][]byte, error) {
 			return bufs, nil
 		case err != nil:
 			return nil, err
+		}
+		asked := 0
+		for _, b := range bufs[:min(len(bufs), maxIOV)] {
+			asked += len(b)
 		}
 		short := n < asked
 		for n > 0 && n >= len(bufs[0]) {
@@ -232,48 +240,24 @@ func (l *Loop) writev(fd int, bufs [][]byte) ([][]byte, error) {
 	return nil, nil
 }
 
-// gather writes as many of bufs as one call takes, asked bytes, and says how many of
-// them the socket took. What lies one behind the other in memory is one piece of the
-// call: the kernel's work for a piece is more than that for its bytes.
-func (l *Loop) gather(fd int, bufs [][]byte) (n, asked int, err error) {
-	iov := l.iov[:0]
-	end := uintptr(0) // where the last piece ends
+func (l *Loop) gather(fd int, bufs [][]byte) (int, error) {
+	l.iov = l.iov[:0]
 	for _, b := range bufs {
-		if len(b) == 0 {
-			continue
-		}
-		begin := uintptr(unsafe.Pointer(&b[0]))
-		if begin == end {
-			last := &iov[len(iov)-1]
-			last.SetLen(int(last.Len) + len(b))
-		} else {
-			if len(iov) == maxIOV {
-				break
-			}
+		if len(b) > 0 {
 			v := unix.Iovec{Base: &b[0]}
 			v.SetLen(len(b))
-			iov = append(iov, v)
+			l.iov = append(l.iov, v)
 		}
-		end = begin + uintptr(len(b))
-		asked += len(b)
 	}
-	l.iov = iov[:0]
-	if len(iov) == 0 {
-		return 0, 0, nil
+	if len(l.iov) == 0 {
+		return 0, nil
 	}
-	var wrote uintptr
-	var errno unix.Errno
-	if len(iov) == 1 {
-		wrote, _, errno = unix.Syscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(iov[0].Base)), uintptr(iov[0].Len))
-	} else {
-		wrote, _, errno = unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
-	}
-	runtime.KeepAlive(bufs)
-	clear(iov)
+	n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&l.iov[0])), uintptr(len(l.iov)))
+	clear(l.iov)
 	if errno != 0 {
-		return 0, 0, errno
+		return 0, errno
 	}
-	return int(wrote), asked, nil
+	return int(n), nil
 }
 
 // shutdown ends our direction.

@@ -195,22 +195,13 @@ func slowPair(t *testing.T) (ours, theirs *net.TCPConn) {
 }
 
 // pieces are more buffers than one writev takes, of all sizes, some of them
-// empty, and some neighbours in memory.
+// empty.
 func pieces(n int) (bufs [][]byte, all []byte) {
 	random := rand.New(rand.NewPCG(1, uint64(n)))
-	var page []byte
 	for range n {
-		size := random.IntN(1200) / (1 + random.IntN(40))
-		if len(page) < size || random.IntN(4) == 0 {
-			page = make([]byte, 4<<10)
-			for i := range page {
-				page[i] = byte(random.Uint32())
-			}
-		}
-		b := page[:size:size]
-		page = page[size:]
-		if random.IntN(8) == 0 && len(page) > 0 { // not quite a neighbour
-			page = page[1:]
+		b := make([]byte, random.IntN(1200)/(1+random.IntN(40)))
+		for i := range b {
+			b[i] = byte(random.Uint32())
 		}
 		bufs, all = append(bufs, b), append(all, b...)
 	}

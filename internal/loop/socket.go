@@ -188,7 +188,6 @@ func (k *Socket) WriteAll(bufs [][]byte) error {
 	k.all.full.Add(1)
 	k.all.kept.Add(bytes)
 	defer func() { k.all.full.Add(-1); k.all.kept.Add(-bytes) }()
-	bufs = own(bufs)
 	if _, ok := k.conn.(*net.TCPConn); ok {
 		return k.writev(bufs)
 	}

@@ -179,8 +179,11 @@ func (s *Session) appendFrame(dst [][]byte, f *wire.Frame, budget int) ([][]byte
 func (s *Session) appendEvent(dst [][]byte, ids *wire.IDs, d *hub.Delivery, resume bool) [][]byte {
 	switch {
 	case s.format == SSE && resume && !s.is(named):
+		if b := d.Encoding(formBlock); b != nil {
+			return append(dst, b)
+		}
 		js := eventJSON(d, ids)
-		return append(dst, d.Encode(formBlock, len(js)+blockRoom, func(b []byte) []byte { return wire.AppendBlock(b, ids, d.Entry, js, true, false) }))
+		return append(dst, d.Remember(formBlock, wire.AppendBlock(make([]byte, 0, len(js)+48), ids, d.Entry, js, true, false)))
 	case s.format == SSE:
 		js := eventJSON(d, ids)
 		return append(dst, wire.AppendBlock(make([]byte, 0, len(js)+320), ids, d.Entry, js, resume, s.is(named)))
@@ -200,19 +203,24 @@ func (s *Session) appendEvent(dst [][]byte, ids *wire.IDs, d *hub.Delivery, resu
 
 // eventText is the event's text frame, made once for all sessions.
 func eventText(d *hub.Delivery, ids *wire.IDs) []byte {
-	return d.Encode(formText, d.Entry.Size()+eventRoom, func(b []byte) []byte { return wire.AppendTextEvent(b, ids, d.Entry) })
+	if b := d.Encoding(formText); b != nil {
+		return b
+	}
+	// The text frame's own encoding is kept, not the bare JSON it is made of.
+	b := make([]byte, 10, len(d.Entry.Data)+400)
+	b = wire.AppendEvent(b, ids, d.Entry)
+	header := wire.AppendTextHeader(make([]byte, 0, 10), len(b)-10)
+	copy(b[10-len(header):], header)
+	return d.Remember(formText, b[10-len(header):])
 }
 
 // eventJSON is the event's JSON, made once for all sessions.
 func eventJSON(d *hub.Delivery, ids *wire.IDs) []byte {
-	return d.Encode(formJSON, d.Entry.Size()+eventRoom, func(b []byte) []byte { return wire.AppendEvent(b, ids, d.Entry) })
+	if b := d.Encoding(formJSON); b != nil {
+		return b
+	}
+	return d.Remember(formJSON, wire.AppendEvent(make([]byte, 0, len(d.Entry.Data)+320), ids, d.Entry))
 }
-
-// What an event's encodings have beside what it is itself, roughly.
-const (
-	eventRoom = 320
-	blockRoom = 48 // around its JSON
-)
 
 // close takes nothing more in, sends what is owed but events, and ends.
 func (s *Session) close(code wire.CloseCode, reason string) {

@@ -12,24 +12,6 @@ import (
 // of n bytes (RFC 6455 section 5.2).
 func AppendTextHeader(dst []byte, n int) []byte { return appendHeader(dst, 0x81, n) }
 
-// AppendTextEvent appends an event's JSON as a whole WebSocket text frame.
-func AppendTextEvent(dst []byte, ids *IDs, e *carillon.Entry) []byte {
-	const usual = 4 // bytes of a header, from 126 bytes to 64 KiB
-	at := len(dst)
-	dst = AppendEvent(append(dst, make([]byte, usual)...), ids, e)
-	var room [10]byte
-	header := AppendTextHeader(room[:0], len(dst)-at-usual)
-	switch more := len(header) - usual; {
-	case more < 0:
-		dst = append(dst[:at+len(header)], dst[at+usual:]...)
-	case more > 0:
-		dst = append(dst, room[:more]...)
-		copy(dst[at+len(header):], dst[at+usual:len(dst)-more])
-	}
-	copy(dst[at:], header)
-	return dst
-}
-
 // AppendControl appends a whole WebSocket control frame; the payload is at most
 // 125 bytes.
 func AppendControl(dst []byte, opcode byte, payload []byte) []byte {

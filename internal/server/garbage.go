@@ -22,6 +22,7 @@ const (
 
 	spareShare = 16      // of what is needed, the part that may be free beside it
 	spareLeast = 8 << 20 // bytes
+	swiftly    = 1 << 30 // bytes allocated in a second, with which what lives changes more between two looks
 )
 
 // pace says how much garbage may gather before it is collected. Go collects when
@@ -73,7 +74,12 @@ func (p *pace) look(live, scanned, rate uint64) (percent int) {
 
 // ceiling is how much memory Go may hold, where so much lives, and is lost between
 // objects, and is no heap: the garbage that may gather, and some room.
-func (p *pace) ceiling(live, unused, other uint64) int64 {
+// Where much is allocated there is none: Go would collect for what comes and goes
+// between two looks, events of 200 KB by way of example.
+func (p *pace) ceiling(live, unused, other, rate uint64) int64 {
+	if rate > swiftly {
+		return math.MaxInt64
+	}
 	needs := live + live*uint64(p.percent)/100 + unused + other
 	return int64(needs + max(needs/spareShare, spareLeast))
 }
@@ -154,7 +160,7 @@ func (c *collector) start(ctx context.Context, most, available uint64) {
 			}
 			if limits {
 				heap := of(3) + of(4) + of(7) + of(8)
-				debug.SetMemoryLimit(p.ceiling(live, of(7), of(9)-min(of(9), heap)))
+				debug.SetMemoryLimit(p.ceiling(live, of(7), of(9)-min(of(9), heap), rate))
 			}
 			if held := of(3) + of(4); p.rest(live, held-min(held, live)) {
 				debug.FreeOSMemory()

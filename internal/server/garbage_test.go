@@ -144,8 +144,11 @@ func TestTheCeilingIsALittleAboveWhatIsNeeded(t *testing.T) {
 		{1000, 10, 0, 0, 110 + 8},
 	} {
 		p := pace{percent: tt.percent}
-		if got := p.ceiling(tt.live<<20, tt.unused<<20, tt.other<<20) >> 20; got != tt.want {
+		if got := p.ceiling(tt.live<<20, tt.unused<<20, tt.other<<20, swiftly) >> 20; got != tt.want {
 			t.Errorf("%+v: %d MiB", tt, got)
+		}
+		if got := p.ceiling(tt.live<<20, tt.unused<<20, tt.other<<20, swiftly+1); got != math.MaxInt64 {
+			t.Errorf("%+v: %d bytes where much is allocated", tt, got)
 		}
 	}
 }
